@@ -1,0 +1,99 @@
+"""From the pieces of a request body to blocks: role, canonical JSON to hash, text to count, marker.
+
+Pieces are parsed values (see `cachesim.core.canonical`): one tool, or one message. Nothing here keeps state, so a piece
+seen once gives the same blocks wherever it stands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+import orjson
+
+from cachesim.core.canonical import Json, dumps
+from cachesim.core.markers import MarkerFact, marker_fact
+from cachesim.core.policy import BodyRules
+
+KINDS: Final = ("other", "system", "user", "assistant", "tool", "tool_definition", "tool_call")
+"""What a block is, by number: the message's role where it is one of the usual ones, or where the block comes from."""
+
+TOOL_RESULT: Final = KINDS.index("tool")
+TOOL_DEFINITION: Final = KINDS.index("tool_definition")
+TOOL_CALL: Final = KINDS.index("tool_call")
+_ROLE_KINDS: Final = {name: number for number, name in enumerate(KINDS) if number < TOOL_DEFINITION}
+
+# Unicode White_Space; Python's own idea of white space also has U+001C–U+001F, which Rust's trim does not.
+_WHITE_SPACE: Final = (
+    "\t\n\x0b\x0c\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006"
+    "\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000"
+)
+
+
+class Block(NamedTuple):
+    """One block: `kind` indexes KINDS, `feed` is what the running hash takes in, `text` what the tokenizer counts."""
+
+    kind: int
+    role: str
+    feed: bytes
+    text: str
+    marker: MarkerFact | None
+
+
+def tool_blocks(tool: Json, rules: BodyRules) -> Iterator[Block]:
+    """The block of one `tools[]` element; none where the rules do not hash tools."""
+    if rules.hash_tools:
+        yield _json_block(TOOL_DEFINITION, "tool_definition", tool)
+
+
+def message_blocks(message: Json, rules: BodyRules) -> Iterator[Block]:
+    """The blocks of one `messages[]` element, in hashing order: content, then an assistant's tool calls."""
+    if type(message) is not dict:
+        return
+    role = message.get("role")
+    if type(role) is not str:
+        role = ""
+    kind = _ROLE_KINDS.get(role, 0)
+    content = message.get("content")
+    if type(content) is str:
+        yield Block(kind, role, _feed(role, b'{"text":' + orjson.dumps(content) + b',"type":"text"}'), content, None)
+    elif type(content) is list:
+        for element in content:
+            block = _element_block(kind, role, element)
+            if not (rules.telemetry_prefixes and role == "system" and _is_telemetry(block, rules.telemetry_prefixes)):
+                yield block
+    calls = message.get("tool_calls")
+    if rules.hash_tool_calls and role == "assistant" and type(calls) is list:
+        for call in calls:
+            yield _json_block(TOOL_CALL, "tool_call", call)
+
+
+def _feed(role: str, canonical: bytes) -> bytes:
+    return role.encode() + b"\x00" + canonical
+
+
+def _element_block(kind: int, role: str, element: Json) -> Block:
+    bare, marker = _without_marker(element)
+    text = element.get("text") if type(element) is dict else None
+    return Block(kind, role, _feed(role, dumps(bare)), text if type(text) is str else "", marker)
+
+
+def _json_block(kind: int, role: str, value: Json) -> Block:
+    bare, marker = _without_marker(value)
+    canonical = dumps(bare)
+    return Block(kind, role, _feed(role, canonical), canonical.decode(), marker)
+
+
+def _without_marker(value: Json) -> tuple[Json, MarkerFact | None]:
+    """A block without its own `cache_control` (nested ones stay), and that marker's facts."""
+    if type(value) is not dict or "cache_control" not in value:
+        return value, None
+    bare = {key: item for key, item in value.items() if key != "cache_control"}
+    return bare, marker_fact(value["cache_control"])
+
+
+def _is_telemetry(block: Block, prefixes: tuple[str, ...]) -> bool:
+    if block.marker is not None and block.marker.shape != "null":
+        return False
+    text = block.text.lstrip(_WHITE_SPACE)
+    return any(prefix and text.startswith(prefix) for prefix in prefixes)
