@@ -1,0 +1,134 @@
+"""The schema of the run database, documented where it is made.
+
+Numbers: tokens BIGINT; times BIGINT µs UTC (`*_us`), readable through the views; money DECIMAL(38,20) in the currency of the
+tariff; prices per token. A *trace* is a log read and prepared once; a *run* is one replay of a trace under one or more
+*variants* (policy × tariff set), plus the bounds `off` and `ideal`. Views (v_*) are what people and other tools should read.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+SCHEMA_VERSION: Final = 1
+
+TABLES: Final = """
+CREATE TABLE meta (key VARCHAR PRIMARY KEY, value VARCHAR NOT NULL);
+
+-- one row per prepared trace; digest = SHA-256 of inputs, reading options, tokenizers and body rules
+CREATE TABLE traces (
+  trace_no INTEGER PRIMARY KEY, digest VARCHAR NOT NULL UNIQUE, requests BIGINT NOT NULL,
+  facts VARCHAR NOT NULL,              -- JSON: what was assumed and counted while reading
+  body_rules VARCHAR NOT NULL,         -- JSON: the distinct body rule sets, position = rules_no
+  markers VARCHAR NOT NULL             -- JSON: distinct marker facts [shape, type, ttl], position = marker number
+);
+CREATE TABLE trace_inputs (
+  trace_no INTEGER NOT NULL, file_no INTEGER NOT NULL, name VARCHAR NOT NULL, bytes BIGINT NOT NULL,
+  sha256 VARCHAR NOT NULL, log_format VARCHAR, records BIGINT NOT NULL, bad_lines BIGINT NOT NULL
+);
+CREATE TABLE trace_tokenizers (
+  trace_no INTEGER NOT NULL, tokenizer_no INTEGER NOT NULL, source VARCHAR NOT NULL, version VARCHAR NOT NULL,
+  exact BOOLEAN NOT NULL               -- false: the embedded default, every count is an estimate
+);
+CREATE TABLE bad_lines (
+  trace_no INTEGER NOT NULL, file_no INTEGER NOT NULL, line BIGINT NOT NULL, byte_offset BIGINT NOT NULL,
+  reason VARCHAR NOT NULL, message VARCHAR NOT NULL, digest VARCHAR NOT NULL
+);
+
+-- one row per request; seq is the replay order (arrival, file, line), 0-based
+CREATE TABLE requests (
+  trace_no INTEGER NOT NULL, seq BIGINT NOT NULL, file_no INTEGER NOT NULL, line BIGINT NOT NULL, byte_offset BIGINT NOT NULL,
+  log_format VARCHAR NOT NULL, request VARCHAR NOT NULL,
+  at_us BIGINT NOT NULL, done_us BIGINT NOT NULL,     -- arrival; completion (= arrival where the log has no duration)
+  principal VARCHAR, model VARCHAR, session VARCHAR,
+  tags VARCHAR NOT NULL,                              -- JSON object of strings
+  status INTEGER NOT NULL,
+  succeeded BOOLEAN NOT NULL,                         -- successful: billed, in rates, and its writes are committed
+  purpose VARCHAR, completion_window VARCHAR, batch_created_us BIGINT,
+  prompt_tokens BIGINT NOT NULL,                      -- billing: as reported, else the local count of the whole prompt
+  prompt_estimated BOOLEAN NOT NULL,                  -- true: prompt_tokens is the local count
+  local_tokens BIGINT,                                -- local count of the whole prompt (null: body not parseable)
+  completion_tokens BIGINT NOT NULL,                  -- as reported, else 0
+  recorded_read_tokens BIGINT, recorded_creation_5m_tokens BIGINT, recorded_creation_1h_tokens BIGINT,
+  recorded_creation_24h_tokens BIGINT, recorded_cost DECIMAL(38,20),
+  body_state VARCHAR NOT NULL,                        -- ok | not_cacheable | unparseable | no_model
+  query_marker INTEGER NOT NULL,                      -- 0 none, 1 cacheBreakpoint=lastUserMessage, 2 another value
+  tokenizer_no INTEGER                                -- null: model unmapped
+);
+-- the prepared prompt per request and body rule set; nodes are block boundaries
+CREATE TABLE prompts (
+  trace_no INTEGER NOT NULL, seq BIGINT NOT NULL, rules_no INTEGER NOT NULL,
+  end_node INTEGER NOT NULL,                          -- boundary after the last block, -1 without blocks
+  block_count INTEGER NOT NULL,
+  marker_blocks INTEGER[] NOT NULL, marker_facts INTEGER[] NOT NULL,   -- captured markers: block and marker number
+  automatic INTEGER NOT NULL,                         -- marker number of the top-level marker, -1 none
+  last_user INTEGER NOT NULL, last_system INTEGER NOT NULL, last_tool INTEGER NOT NULL,  -- blocks, -1 none
+  ingress_error VARCHAR                               -- upstream's Messages ingress answers 400
+);
+CREATE TABLE nodes (
+  trace_no INTEGER NOT NULL, node INTEGER NOT NULL, parent INTEGER NOT NULL,  -- parent -1: first block
+  prefix INTEGER NOT NULL,             -- identity of the hash: nodes with equal digests share it
+  kind UTINYINT NOT NULL, digest BLOB NOT NULL
+);
+CREATE TABLE node_tokens (trace_no INTEGER NOT NULL, tokenizer_no INTEGER NOT NULL, node INTEGER NOT NULL, tokens BIGINT NOT NULL);
+
+-- counts remembered across runs; digest = BLAKE2b-128 of the text, never the text
+CREATE TABLE token_counts (version VARCHAR NOT NULL, digest BLOB NOT NULL, tokens BIGINT NOT NULL);
+
+CREATE TABLE runs (
+  run_no INTEGER PRIMARY KEY, digest VARCHAR NOT NULL,   -- SHA-256 of trace, configuration and program version
+  trace_no INTEGER NOT NULL, created_at TIMESTAMP NOT NULL DEFAULT current_timestamp, cachesim_version VARCHAR NOT NULL,
+  options VARCHAR NOT NULL, assumptions VARCHAR NOT NULL, problems VARCHAR NOT NULL   -- JSON
+);
+CREATE TABLE variants (
+  run_no INTEGER NOT NULL, variant_no INTEGER NOT NULL, kind VARCHAR NOT NULL,        -- policy | bound
+  policy VARCHAR NOT NULL, tariff VARCHAR, markers VARCHAR NOT NULL, rules VARCHAR NOT NULL, -- JSON of every rule
+  rules_no INTEGER NOT NULL
+);
+CREATE TABLE classified (
+  run_no INTEGER NOT NULL, variant_no INTEGER NOT NULL, seq BIGINT NOT NULL,
+  outcome VARCHAR NOT NULL,            -- inactive | zero | read | create | read_and_create | rejected
+  reason VARCHAR,                      -- why inactive, zero or rejected
+  tiers VARCHAR NOT NULL,              -- TTL tiers of its breakpoints, e.g. 5m or 1h+5m; none
+  read_tokens BIGINT NOT NULL, creation_5m_tokens BIGINT NOT NULL, creation_1h_tokens BIGINT NOT NULL,
+  creation_24h_tokens BIGINT NOT NULL,                -- the classifier's split
+  billed_read_tokens BIGINT NOT NULL, billed_creation_5m_tokens BIGINT NOT NULL, billed_creation_1h_tokens BIGINT NOT NULL,
+  billed_creation_24h_tokens BIGINT NOT NULL, uncached_tokens BIGINT NOT NULL,  -- after the billing rule; they sum to prompt_tokens
+  bill_state VARCHAR NOT NULL,         -- ok | capped | corrupt | voided
+  committed BOOLEAN NOT NULL,          -- it succeeded and something was written or refreshed
+  price_no INTEGER                     -- row of unit_prices; null for bounds and unpriced requests
+);
+-- exact price of each token class for one (base tariff row, cache tariff row) pair: charged = sum(tokens * price)
+CREATE TABLE unit_prices (
+  run_no INTEGER NOT NULL, price_no INTEGER NOT NULL, tariff VARCHAR NOT NULL, base_source VARCHAR NOT NULL, cache_source VARCHAR,
+  assumed BOOLEAN NOT NULL,            -- the base price is an assumption (genai-prices), not from the user's ledger
+  uncached DECIMAL(38,20) NOT NULL, read DECIMAL(38,20) NOT NULL, creation_5m DECIMAL(38,20) NOT NULL,
+  creation_1h DECIMAL(38,20) NOT NULL, creation_24h DECIMAL(38,20) NOT NULL, completion DECIMAL(38,20) NOT NULL
+);
+-- the index as it stands after the last event of the run, with upstream's columns
+CREATE TABLE index_entries (
+  run_no INTEGER NOT NULL, variant_no INTEGER NOT NULL,
+  principal_id VARCHAR NOT NULL, virtual_model VARCHAR NOT NULL, tokenizer_version VARCHAR NOT NULL, prefix_hash BLOB NOT NULL,
+  cumulative_token_count BIGINT NOT NULL, ttl_tier VARCHAR NOT NULL, created_at TIMESTAMPTZ NOT NULL, expires_at TIMESTAMPTZ NOT NULL
+);
+"""
+
+VIEWS: Final = """
+CREATE VIEW v_requests AS
+SELECT c.run_no, c.variant_no, v.policy, v.tariff, v.kind, r.seq, r.request, make_timestamptz(r.at_us) AS arrived_at,
+  make_timestamptz(r.done_us) AS completed_at, r.principal, r.model, r.session, r.log_format, r.tags, r.status, r.succeeded,
+  c.tiers, c.outcome, c.reason, r.prompt_tokens, r.prompt_estimated, r.local_tokens, r.completion_tokens,
+  c.read_tokens, c.creation_5m_tokens, c.creation_1h_tokens, c.creation_24h_tokens,
+  c.billed_read_tokens, c.billed_creation_5m_tokens, c.billed_creation_1h_tokens, c.billed_creation_24h_tokens, c.uncached_tokens,
+  c.bill_state, c.committed,
+  r.prompt_tokens * p.uncached + r.completion_tokens * p.completion AS list,
+  c.uncached_tokens * p.uncached + c.billed_read_tokens * p.read + c.billed_creation_5m_tokens * p.creation_5m
+    + c.billed_creation_1h_tokens * p.creation_1h + c.billed_creation_24h_tokens * p.creation_24h
+    + r.completion_tokens * p.completion AS charged,
+  r.recorded_cost, r.recorded_read_tokens, r.recorded_creation_5m_tokens, r.recorded_creation_1h_tokens,
+  r.recorded_creation_24h_tokens
+FROM classified c
+JOIN variants v USING (run_no, variant_no)
+JOIN runs USING (run_no)
+JOIN requests r ON r.trace_no = runs.trace_no AND r.seq = c.seq
+LEFT JOIN unit_prices p ON p.run_no = c.run_no AND p.price_no = c.price_no;
+"""
