@@ -1,0 +1,1 @@
+"""Text to tokens: local HuggingFace tokenizers, each unique text counted once."""

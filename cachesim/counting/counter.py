@@ -1,0 +1,155 @@
+"""Counts every unique text once, in background threads, while the caller goes on parsing."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from array import array
+from collections.abc import Callable, Iterator, Mapping
+from hashlib import blake2b
+from types import TracebackType
+from typing import TYPE_CHECKING, Final
+
+from cachesim.errors import CachesimError
+
+if TYPE_CHECKING:
+    from cachesim.counting.resolve import LoadedTokenizer
+
+BATCH_BYTES: Final = 400_000
+"""UTF-8 bytes of text handed to the tokenizer at a time: large enough to keep every core busy, small in memory."""
+WORKERS: Final = 2
+"""Two, because a batch that ends in one long text leaves all cores but one idle; the second fills them."""
+PENDING: Final = -1
+"""What `counts` holds for a slot whose text has not been counted yet."""
+
+Known = Mapping[bytes, int] | Callable[[bytes], int | None]
+_Batch = tuple[list[int], list[str]]
+
+
+def text_digest(text: str) -> bytes:
+    """The 16 bytes under which the count of `text` is remembered."""
+    return blake2b(text.encode(), digest_size=16).digest()
+
+
+class TokenCounter:
+    """Gives each unique text a slot in `counts`; after `finish()` every slot holds the text's tokens.
+
+    known: counts remembered from earlier runs of the same tokenizer version by `text_digest`; such texts cost no
+    tokenizing. Slots are numbered in order of first sight, so results do not depend on the threads.
+
+    >>> with TokenCounter(tokenizer, known={}) as counter:      # doctest: +SKIP
+    ...     a, b, c = counter.slot("one two"), counter.slot("three"), counter.slot("one two")
+    ...     counter.finish()
+    ...     (a, b, c), list(counter.counts)
+    ((0, 1, 0), [2, 1])
+    """
+
+    def __init__(self, tokenizer: LoadedTokenizer, known: Known, *, batch_bytes: int = BATCH_BYTES) -> None:
+        self.counts = array("q")
+        self._known = known if callable(known) else known.get
+        self._tokenizer = tokenizer
+        self._batch_bytes = batch_bytes
+        self._slots: dict[bytes, int] = {}
+        self._learned = bytearray()
+        self._slots_queued: list[int] = []
+        self._texts_queued: list[str] = []
+        self._bytes_queued = 0
+        # A bounded queue makes a caller that is faster than the tokenizer wait, so memory stays flat.
+        self._batches: queue.Queue[_Batch | None] = queue.Queue(maxsize=WORKERS + 1)
+        self._workers: list[threading.Thread] = []
+        self._failure: BaseException | None = None
+        self._stopping = False
+
+    def slot(self, text: str) -> int:
+        """The place of `text` in `counts`; the same text has the same slot. Raises CachesimError after a failure."""
+        data = text.encode()
+        digest = blake2b(data, digest_size=16).digest()
+        slot = self._slots.get(digest)
+        if slot is not None:
+            return slot
+        slot = self._slots[digest] = len(self.counts)
+        count = self._known(digest)
+        if count is not None:
+            self.counts.append(count)
+            self._learned.append(0)
+            return slot
+        self.counts.append(PENDING)
+        self._learned.append(1)
+        self._slots_queued.append(slot)
+        self._texts_queued.append(text)
+        self._bytes_queued += len(data)
+        if self._bytes_queued >= self._batch_bytes:
+            self._send()
+        return slot
+
+    def finish(self) -> None:
+        """Waits until every text is counted and stops the threads; more texts may follow, then finish again.
+
+        Raises CachesimError if the tokenizer failed on any text.
+        """
+        if self._texts_queued:
+            self._send()
+        self._stop()
+        self._check()
+
+    def close(self) -> None:
+        """Stops the threads without counting what is still queued; for interrupts. Safe to call twice."""
+        self._stopping = True
+        self._stop()
+
+    def new_counts(self) -> Iterator[tuple[bytes, int]]:
+        """(digest, tokens) of each text `known` did not have, in order of first sight; call after `finish()`."""
+        for digest, slot in self._slots.items():
+            if self._learned[slot] and self.counts[slot] != PENDING:
+                yield digest, self.counts[slot]
+
+    def __enter__(self) -> TokenCounter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _send(self) -> None:
+        self._check()
+        if not self._workers:
+            self._start()
+        batch = (self._slots_queued, self._texts_queued)
+        self._slots_queued, self._texts_queued, self._bytes_queued = [], [], 0
+        self._batches.put(batch)
+
+    def _start(self) -> None:
+        # Daemons: an exception that skips close() must not leave the program hanging at exit.
+        self._workers = [threading.Thread(target=self._work, name="count", daemon=True) for _ in range(WORKERS)]
+        for worker in self._workers:
+            worker.start()
+
+    def _work(self) -> None:
+        counts = self.counts
+        while (batch := self._batches.get()) is not None:
+            # After a failure the queue is still emptied, or a caller waiting to put would wait for ever.
+            if self._failure is not None or self._stopping:
+                continue
+            slots, texts = batch
+            try:
+                for slot, count in zip(slots, self._tokenizer.count_batch(texts), strict=True):
+                    counts[slot] = count
+            except BaseException as exc:  # a panic in the native library is not an Exception; surfaced by _check
+                self._failure = exc
+
+    def _stop(self) -> None:
+        for _ in self._workers:
+            self._batches.put(None)
+        for worker in self._workers:
+            worker.join()
+        self._workers = []
+
+    def _check(self) -> None:
+        if self._stopping:
+            raise CachesimError("token counting: the counter was closed before its counts were complete")
+        if self._failure is not None:
+            raise CachesimError(
+                f"token counting with {self._tokenizer.source}: the tokenizer failed on a text "
+                f"({type(self._failure).__name__}); check that the file fits the installed tokenizers package"
+            ) from self._failure
