@@ -1,0 +1,342 @@
+"""Request bodies → chains of block boundaries, parsing and hashing each distinct message history only once.
+
+A body is taken apart as *rest* (everything but the content of `messages`) and the messages. Both are remembered: the rest
+by its bytes, the messages in a tree of raw texts. What a history of messages means depends on a *context*: tokenizer,
+tools, system prompt, shape of the body. Validity stays exact, since every piece is checked when it is first seen, and
+whatever cannot be taken apart with certainty goes through the plain reading of `cachesim.core.prompt`'s rules.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Sequence
+from typing import Final, NamedTuple, TypeAlias
+
+import msgspec
+import orjson
+
+from cachesim.core import ingress
+from cachesim.core.blocks import Block, message_blocks, tool_blocks
+from cachesim.core.canonical import MAX_DEPTH, Json, JsonError, decode, renumber
+from cachesim.core.markers import MarkerFact, marker_fact
+from cachesim.core.policy import BodyRules
+from cachesim.prepare.chains import EMPTY, Chain, Facts, Slots, extend
+from cachesim.prepare.memo import KnownMessage, MessageMemo
+from cachesim.prepare.nodes import Nodes
+
+QUERY_FACT: Final = MarkerFact("object", "ephemeral", "1h")
+"""The top-level marker that `?cacheBreakpoint=lastUserMessage` stands for."""
+
+# A key nobody can guess: if it comes back from the parser in the expected place, the cut was made in the right place.
+_TOKEN: Final = secrets.token_hex(16)
+_MARK: Final = b'"' + _TOKEN.encode() + b'"'
+_SCALARS: Final = rb'(?:\s*"[^"\\]*"\s*:\s*(?:"[^"\\]*"|[^\s"\[\]{},]+)\s*,)*+'
+_SIMPLE_HEAD: Final = re.compile(rb"\s*\{" + _SCALARS + rb'\s*"messages"\s*:\s*\[\s*(?=[{\]])')
+_BIG_MEMBER_BYTES: Final = 256
+_REMEMBERED_RESTS: Final = 4096
+_REMEMBERED_HEADS: Final = 8
+_MESSAGE_ROOM: Final = MAX_DEPTH - 2
+_MEMBER_ROOM: Final = MAX_DEPTH - 1
+
+
+class _Cut(msgspec.Struct):
+    messages: msgspec.Raw = msgspec.Raw(b"")
+
+
+class _Remainder(msgspec.Struct):
+    content: msgspec.Raw = msgspec.field(name=_TOKEN)
+
+
+_cut: Final = msgspec.json.Decoder(_Cut).decode
+_remainder: Final = msgspec.json.Decoder(_Remainder).decode
+_members: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_elements: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
+
+
+_Read: TypeAlias = "list[tuple[str, list[Block]]] | str"
+"""The chat messages that one element of `messages` stands for, as (role, blocks); or why ingress refuses it."""
+
+
+class Irregular(Exception):
+    """The body cannot be taken apart with certainty."""
+
+
+class Rest(NamedTuple):
+    """What a body says outside `messages`. number: stands for tools and system; model: null if not a string."""
+
+    number: int
+    model: str | None
+    automatic: MarkerFact | None
+    tools: Json
+    system: Json
+    error: str | None
+
+
+class TakenApart(NamedTuple):
+    """A checked body. known: its last message in the memo (null: not remembered); fresh: the values of the messages
+    seen for the first time, each with the flag of `cachesim.core.canonical.decode`."""
+
+    rest: Rest
+    known: KnownMessage | None
+    fresh: list[tuple[Json, bool]]
+
+
+class ReadBody(NamedTuple):
+    """A body under every rule set: chains[i] and automatic[i] (fact number, -1 none) belong to rules[i]."""
+
+    chains: tuple[Chain, ...]
+    automatic: tuple[int, ...]
+
+
+class BodyReader:
+    """Reads bodies into one forest of nodes. `rules`: the distinct body rule sets to prepare for."""
+
+    def __init__(self, rules: Sequence[BodyRules], nodes: Nodes, facts: Facts) -> None:
+        self.rules = tuple(rules)
+        self.nodes = nodes
+        self.facts = facts
+        self.memo = MessageMemo()
+        self._heads: list[bytes] = []
+        self._rests: dict[tuple[bytes, bytes], Rest] = {}
+        self._rest_numbers: dict[tuple[bytes, bytes, str | None], int] = {}
+        self._big_members: dict[bytes, Json] = {}
+        self._contexts: dict[tuple[int, int, bool, bool], int] = {}
+        self._roots: list[tuple[Chain, ...]] = []
+
+    def take_apart(self, body: bytes) -> TakenApart:
+        """Split and check a body. Raises JsonError where upstream could not parse it."""
+        self.memo.trim()
+        try:
+            return self._take_apart(body)
+        except (Irregular, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return self._whole(body)
+
+    def read(self, parts: TakenApart, slots: Slots, slots_no: int, *, messages_api: bool, query: bool) -> ReadBody:
+        """The chains of a body. messages_api: it came in on `…/messages`; query: its URI asks for an automatic marker."""
+        rest = parts.rest
+        twice = query and rest.automatic is None
+        context = self._context(rest, slots, slots_no, messages_api=messages_api, twice=twice)
+        chains = self._chains(parts, context, slots, messages_api=messages_api, twice=twice)
+        return ReadBody(chains, tuple(self._automatic(rest, rules, messages_api, twice) for rules in self.rules))
+
+    # -- taking apart
+
+    def _take_apart(self, body: bytes) -> TakenApart:
+        start = self._messages_start(body)
+        known, position = self.memo.walk(body, start)
+        head = body[:start]
+        if body[position : position + 1] == b"]":
+            tail = body[position + 1 :]
+            fresh: list[bytes] = []
+        else:
+            if start != position and body[position : position + 1] != b"{":
+                raise Irregular
+            content = bytes(_remainder(b'{"' + _TOKEN.encode() + b'":[' + body[position:]).content)
+            tail = body[position + len(content) - 1 :]
+            fresh = [bytes(raw) for raw in _elements(content)]
+        rest = self._rest(head, tail)
+        values: list[tuple[Json, bool]] = []
+        for raw in fresh:
+            if raw[:1] != b"{":
+                raise Irregular
+            values.append(decode(raw, _MESSAGE_ROOM))
+            known = self.memo.add(known, raw)
+        return TakenApart(rest, known, values)
+
+    def _messages_start(self, body: bytes) -> int:
+        """Where the content of the `messages` array begins."""
+        for head in self._heads:
+            if body.startswith(head):
+                return len(head)
+        simple = _SIMPLE_HEAD.match(body)
+        if simple is not None:
+            return simple.end()
+        array = bytes(_cut(body).messages)
+        start = body.find(array)
+        if array[:1] != b"[" or start < 0:
+            raise Irregular
+        start += 1
+        while body[start : start + 1].isspace():
+            start += 1
+        self._heads.insert(0, body[:start])
+        del self._heads[_REMEMBERED_HEADS:]
+        return start
+
+    def _rest(self, head: bytes, tail: bytes) -> Rest:
+        rest = self._rests.get((head, tail))
+        if rest is None:
+            if len(self._rests) >= _REMEMBERED_RESTS:
+                self._rests.clear()
+            rest = self._rests[head, tail] = self._parse_rest(head, tail)
+        return rest
+
+    def _parse_rest(self, head: bytes, tail: bytes) -> Rest:
+        text = head + _MARK + b"]" + tail
+        members = _members(text)
+        big: dict[str, bytes] = {}
+        for name in ("tools", "system"):
+            raw = bytes(members.get(name, b""))
+            if len(raw) >= _BIG_MEMBER_BYTES:
+                big[name] = raw
+                text = text.replace(raw, _MARK, 1)
+        try:
+            value, _ = decode(text)
+        except JsonError:  # wrongly cut or really invalid: the plain reading knows
+            raise Irregular from None
+        if value.get("messages") != [_TOKEN] or any(value.get(name) != _TOKEN for name in big):
+            raise Irregular
+        for name, raw in big.items():
+            value[name] = self._big_member(raw)
+        return self._make_rest(value, big)
+
+    def _big_member(self, raw: bytes) -> Json:
+        """The value of a long member such as `tools`, parsed once."""
+        if raw not in self._big_members:
+            if len(self._big_members) >= _REMEMBERED_RESTS:
+                self._big_members.clear()
+            self._big_members[raw] = decode(raw, _MEMBER_ROOM)[0]
+        return self._big_members[raw]
+
+    def _make_rest(self, value: dict[str, Json], big: dict[str, bytes]) -> Rest:
+        tools, system = value.get("tools"), value.get("system")
+        error = _request_error(value)
+        key = (big.get("tools") or orjson.dumps(tools), big.get("system") or orjson.dumps(system), error)
+        number = self._rest_numbers.setdefault(key, len(self._rest_numbers))
+        model = value.get("model")
+        automatic = value.get("cache_control")
+        return Rest(
+            number,
+            model if type(model) is str else None,
+            None if automatic is None else marker_fact(automatic),
+            tools if type(tools) is list else [],
+            system,
+            error,
+        )
+
+    def _whole(self, body: bytes) -> TakenApart:
+        """The plain way: parse everything, remember nothing."""
+        value, plain = decode(body)
+        if type(value) is not dict:
+            value = {}
+        messages = value.get("messages")
+        rest = self._make_rest(value, {})
+        return TakenApart(rest, None, [(message, plain) for message in messages] if type(messages) is list else [])
+
+    # -- chains
+
+    def _context(self, rest: Rest, slots: Slots, slots_no: int, *, messages_api: bool, twice: bool) -> int:
+        """The number of everything besides the messages that decides what a history means; its roots are in `_roots`."""
+        key = (rest.number, slots_no, messages_api, twice)
+        context = self._contexts.get(key)
+        if context is None:
+            context = self._contexts[key] = len(self._roots)
+            self._roots.append(tuple(self._root(rest, rules, slots, messages_api, twice) for rules in self.rules))
+        return context
+
+    def _root(self, rest: Rest, rules: BodyRules, slots: Slots, messages_api: bool, twice: bool) -> Chain:
+        """The prompt before its first message: the tools, and in the Messages API the system prompt."""
+        if messages_api and rest.error is not None:
+            return EMPTY._replace(error=rest.error)
+        again = messages_api or (twice and rules.query_marker)
+        chain = EMPTY
+        for tool in rest.tools:
+            value = ingress.translate_tool(tool, rules) if messages_api else tool
+            blocks = list(tool_blocks(renumber(value) if again else value, rules))
+            chain = extend(chain, blocks, self.nodes, slots, self.facts)
+        if messages_api:
+            for message in ingress.translate_system(rest.system, rules):
+                blocks = list(message_blocks(renumber(message), rules))
+                chain = extend(chain, blocks, self.nodes, slots, self.facts)
+        return chain
+
+    def _chains(
+        self, parts: TakenApart, context: int, slots: Slots, *, messages_api: bool, twice: bool
+    ) -> tuple[Chain, ...]:
+        def grow(chains: tuple[Chain, ...], value: Json, plain: bool) -> tuple[Chain, ...]:
+            return self._grow(chains, value, plain, slots, messages_api=messages_api, twice=twice)
+
+        chains = self._roots[context]
+        if parts.known is None:
+            for value, plain in parts.fresh:
+                chains = grow(chains, value, plain)
+            return chains
+        message = parts.known
+        missing: list[KnownMessage] = []
+        while message.parent is not None and context not in message.chains:
+            missing.append(message)
+            message = message.parent
+        chains = message.chains.get(context, chains)
+        old = len(missing) - len(parts.fresh)
+        for number, message in enumerate(reversed(missing)):
+            value, plain = parts.fresh[number - old] if number >= old else decode(message.raw, _MESSAGE_ROOM)
+            chains = message.chains[context] = grow(chains, value, plain)
+        return chains
+
+    def _grow(
+        self, chains: tuple[Chain, ...], value: Json, plain: bool, slots: Slots, *, messages_api: bool, twice: bool
+    ) -> tuple[Chain, ...]:
+        """Every rule set's chain after one more message; chains that stay equal stay one object."""
+        same = not messages_api and (plain or not twice) and not _rules_matter(value)
+        grown: list[Chain] = []
+        done: list[tuple[Chain, _Read]] = []
+        for chain, rules in zip(chains, self.rules, strict=True):
+            read = done[0][1] if same and done else _read_message(value, plain, rules, messages_api, twice)
+            for earlier, (was, blocks) in enumerate(done):
+                if was is chain and (same or blocks == read):
+                    grown.append(grown[earlier])
+                    break
+            else:
+                grown.append(self._append(chain, read, slots))
+            done.append((chain, read))
+        return tuple(grown)
+
+    def _append(self, chain: Chain, read: _Read, slots: Slots) -> Chain:
+        if isinstance(read, str):
+            return chain if chain.error else chain._replace(error=read)
+        for role, blocks in read:
+            chain = extend(chain, blocks, self.nodes, slots, self.facts)
+            if not blocks and role in ("user", "system"):  # the last such message has no block to carry a marker
+                chain = chain._replace(**{f"last_{role}": -1})
+        return chain
+
+    def _automatic(self, rest: Rest, rules: BodyRules, messages_api: bool, twice: bool) -> int:
+        if twice and rules.query_marker:
+            return self.facts.number(QUERY_FACT)
+        if rest.automatic is None or (messages_api and not rules.ingress_top_level_marker):
+            return -1
+        return self.facts.number(rest.automatic)
+
+
+def _request_error(value: dict[str, Json]) -> str | None:
+    try:
+        ingress.check_request(value)
+    except ingress.IngressError as error:
+        return str(error)
+    return None
+
+
+def _read_message(
+    value: Json, plain: bool, rules: BodyRules, messages_api: bool, twice: bool
+) -> _Read:
+    messages = [value]
+    if messages_api:
+        try:
+            messages = ingress.translate_message(value, rules)
+        except ingress.IngressError as error:
+            return str(error)
+    if not plain and (messages_api or (twice and rules.query_marker)):
+        messages = [renumber(message) for message in messages]
+    return [(_role(message), list(message_blocks(message, rules))) for message in messages]
+
+
+def _rules_matter(message: Json) -> bool:
+    """Whether body rules can disagree about a chat message: telemetry in system content, tool calls."""
+    if type(message) is not dict:
+        return False
+    return message.get("role") == "system" or "tool_calls" in message
+
+
+def _role(message: Json) -> str:
+    role = message.get("role") if type(message) is dict else None
+    return role if type(role) is str else ""
