@@ -1,0 +1,25 @@
+"""Fixtures that every test may use."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture
+def real_data() -> Callable[[str], Path]:
+    """`real_data("cassettes")` is that folder of the real data, or a skip that says what is missing."""
+
+    def find(name: str) -> Path:
+        root = os.environ.get("CACHESIM_TEST_DATA")
+        if not root:
+            pytest.skip("CACHESIM_TEST_DATA is not set: it names the folder of real logs")
+        path = Path(root) / name
+        if not path.exists():
+            pytest.skip(f"CACHESIM_TEST_DATA has no {name}")
+        return path
+
+    return find
