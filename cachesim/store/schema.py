@@ -69,7 +69,10 @@ CREATE TABLE nodes (
   prefix INTEGER NOT NULL,             -- identity of the hash: nodes with equal digests share it
   kind UTINYINT NOT NULL, digest BLOB NOT NULL
 );
-CREATE TABLE node_tokens (trace_no INTEGER NOT NULL, tokenizer_no INTEGER NOT NULL, node INTEGER NOT NULL, tokens BIGINT NOT NULL);
+-- cumulative_tokens: all blocks up to and including this boundary
+CREATE TABLE node_tokens (
+  trace_no INTEGER NOT NULL, tokenizer_no INTEGER NOT NULL, node INTEGER NOT NULL, cumulative_tokens BIGINT NOT NULL
+);
 
 -- counts remembered across runs; digest = BLAKE2b-128 of the text, never the text
 CREATE TABLE token_counts (version VARCHAR NOT NULL, digest BLOB NOT NULL, tokens BIGINT NOT NULL);
@@ -113,17 +116,26 @@ CREATE TABLE index_entries (
 """
 
 VIEWS: Final = """
-CREATE VIEW v_requests AS
-SELECT c.run_no, c.variant_no, v.policy, v.tariff, v.kind, r.seq, r.request, make_timestamptz(r.at_us) AS arrived_at,
-  make_timestamptz(r.done_us) AS completed_at, r.principal, r.model, r.session, r.log_format, r.tags, r.status, r.succeeded,
-  c.tiers, c.outcome, c.reason, r.prompt_tokens, r.prompt_estimated, r.local_tokens, r.completion_tokens,
+-- one row per classified request. billed: it succeeded and the policy did not reject it. list, charged and delta are
+-- null where nothing is billed or no price is known; what a rejected request would have cost is in rejected_list.
+CREATE OR REPLACE VIEW v_requests AS
+SELECT runs.digest AS run, c.run_no, c.variant_no, v.policy, v.tariff, v.kind, v.markers, c.seq, r.request,
+  r.at_us, make_timestamptz(r.at_us) AS arrived_at, make_timestamptz(r.done_us) AS completed_at,
+  r.principal, r.model, r.session, r.log_format, r.tags, r.status, r.succeeded, c.tiers, c.outcome, c.reason,
+  r.succeeded AND c.outcome <> 'rejected' AS billed,
+  r.prompt_tokens, r.prompt_estimated, r.local_tokens, r.completion_tokens,
   c.read_tokens, c.creation_5m_tokens, c.creation_1h_tokens, c.creation_24h_tokens,
-  c.billed_read_tokens, c.billed_creation_5m_tokens, c.billed_creation_1h_tokens, c.billed_creation_24h_tokens, c.uncached_tokens,
-  c.bill_state, c.committed,
-  r.prompt_tokens * p.uncached + r.completion_tokens * p.completion AS list,
-  c.uncached_tokens * p.uncached + c.billed_read_tokens * p.read + c.billed_creation_5m_tokens * p.creation_5m
-    + c.billed_creation_1h_tokens * p.creation_1h + c.billed_creation_24h_tokens * p.creation_24h
-    + r.completion_tokens * p.completion AS charged,
+  greatest(r.prompt_tokens - c.read_tokens - c.creation_5m_tokens - c.creation_1h_tokens - c.creation_24h_tokens, 0)
+    AS uncached_tokens,
+  c.billed_read_tokens, c.billed_creation_5m_tokens, c.billed_creation_1h_tokens, c.billed_creation_24h_tokens,
+  c.uncached_tokens AS billed_uncached_tokens, c.bill_state, c.committed,
+  CASE WHEN billed THEN r.prompt_tokens * p.uncached + r.completion_tokens * p.completion END AS list,
+  CASE WHEN billed THEN c.uncached_tokens * p.uncached + c.billed_read_tokens * p.read
+    + c.billed_creation_5m_tokens * p.creation_5m + c.billed_creation_1h_tokens * p.creation_1h
+    + c.billed_creation_24h_tokens * p.creation_24h + r.completion_tokens * p.completion END AS charged,
+  charged - list AS delta,
+  CASE WHEN c.outcome = 'rejected' THEN r.prompt_tokens * p.uncached + r.completion_tokens * p.completion END
+    AS rejected_list,
   r.recorded_cost, r.recorded_read_tokens, r.recorded_creation_5m_tokens, r.recorded_creation_1h_tokens,
   r.recorded_creation_24h_tokens
 FROM classified c
