@@ -1,0 +1,207 @@
+"""Every report column declared once: name, title, unit, definition with numerator and denominator, and its SQL.
+
+A figure is added in one place: a COLUMNS entry, plus a CELLS entry if it needs a sum that is not there yet. CELLS are
+summed per group and price (so money is a few exact products, not one per request); COLUMNS combine the sums of a group.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+Kind = Literal["text", "count", "tokens", "rate", "money", "time", "flag"]
+Shown = Literal["always", "if_any", "machine"]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of an aggregate report.
+
+    sql: over the sums of CELLS (`s.*`) and the unit price (`p.*`) of a group; shown: in tables always, only where a
+    value is neither zero nor null, or in machine formats only; weight: the lightest columns leave a narrow table first.
+    """
+
+    name: str
+    title: str
+    unit: str
+    kind: Kind
+    definition: str
+    sql: str
+    weight: int = 0
+    shown: Shown = "always"
+
+
+CELLS: Final[dict[str, str]] = {
+    "requests": "count(*) FILTER (billed)",
+    "requests_failed": "count(*) FILTER (NOT succeeded AND outcome <> 'rejected')",
+    "requests_rejected": "count(*) FILTER (outcome = 'rejected')",
+    "requests_read": "count(*) FILTER (billed AND billed_read_tokens > 0)",
+    "prompt": "sum(prompt_tokens) FILTER (billed)",
+    "read": "sum(billed_read_tokens) FILTER (billed)",
+    "c5": "sum(billed_creation_5m_tokens) FILTER (billed)",
+    "c1": "sum(billed_creation_1h_tokens) FILTER (billed)",
+    "c24": "sum(billed_creation_24h_tokens) FILTER (billed)",
+    "uncached": "sum(uncached_tokens) FILTER (billed)",
+    "completion": "sum(completion_tokens) FILTER (billed)",
+    "rejected_prompt": "sum(prompt_tokens) FILTER (outcome = 'rejected')",
+    "rejected_completion": "sum(completion_tokens) FILTER (outcome = 'rejected')",
+    "recorded_cost": "sum(recorded_cost) FILTER (billed)",
+    "recorded_cost_requests": "count(recorded_cost) FILTER (billed)",
+    "recorded_read": "sum(recorded_read_tokens) FILTER (billed)",
+    "recorded_read_requests": "count(recorded_read_tokens) FILTER (billed)",
+    "estimated": "count(*) FILTER (billed AND prompt_estimated)",
+    "local": "sum(local_tokens) FILTER (billed AND NOT prompt_estimated)",
+    "reported": "sum(prompt_tokens) FILTER (billed AND NOT prompt_estimated AND local_tokens IS NOT NULL)",
+    "capped": "count(*) FILTER (billed AND bill_state = 'capped')",
+    "capped_tokens": "sum(read_tokens - billed_read_tokens) FILTER (billed AND bill_state = 'capped')",
+    "corrupt": "count(*) FILTER (billed AND bill_state = 'corrupt')",
+    "voided": "count(*) FILTER (billed AND bill_state = 'voided')",
+}
+"""Sums over the requests of one group and one price; `billed` = succeeded and not rejected."""
+
+_CREATED: Final = "(sum(s.c5) + sum(s.c1) + sum(s.c24))"
+_LIST: Final = "coalesce(sum(s.prompt * p.uncached + s.completion * p.completion), 0)"
+_CHARGED: Final = (
+    "coalesce(sum(s.uncached * p.uncached + s.read * p.read + s.c5 * p.creation_5m + s.c1 * p.creation_1h"
+    " + s.c24 * p.creation_24h + s.completion * p.completion), 0)"
+)
+_REJECTED_LIST: Final = "coalesce(sum(s.rejected_prompt * p.uncached + s.rejected_completion * p.completion), 0)"
+
+
+def _total(cell: str) -> str:
+    return f"coalesce(sum(s.{cell}), 0)"
+
+
+def _rate(numerator: str, denominator: str) -> str:
+    return f"{numerator}::DOUBLE / nullif({denominator}, 0)"
+
+
+def _priced(money: str, requests: str = "requests") -> str:
+    """Null as soon as one of the counted requests has no price, and for bounds, which have none by nature."""
+    return f"CASE WHEN kind <> 'bound' AND {_total(requests)} = {_priced_count(requests)} THEN {money} END"
+
+
+def _priced_count(requests: str) -> str:
+    return f"coalesce(sum(s.{requests}) FILTER (p.price_no IS NOT NULL), 0)"
+
+
+COLUMNS: Final[tuple[Column, ...]] = (
+    Column("requests", "requests", "requests", "count",
+           "successful requests that the policy serves; only these are in totals and rates", _total("requests"), 90),
+    Column("requests_failed", "failed", "requests", "count",
+           "requests that did not succeed: classified, never billed, in no total and no rate",
+           _total("requests_failed"), 46, "if_any"),
+    Column("requests_rejected", "rejected", "requests", "count",
+           "requests the policy answers with HTTP 400: in no total and no rate",
+           _total("requests_rejected"), 47, "if_any"),
+    Column("requests_read", "requests with read", "requests", "count",
+           "requests with at least one billed read token", _total("requests_read"), 20, "machine"),
+    Column("prompt_tokens", "prompt tokens", "tokens", "tokens",
+           "all input tokens, cached part included: as reported, else the local count", _total("prompt"), 85),
+    Column("read_tokens", "read tokens", "tokens", "tokens",
+           "billed tokens served from cache", _total("read"), 80),
+    Column("creation_5m_tokens", "creation 5m", "tokens", "tokens",
+           "billed tokens written to the cache for 5 minutes", _total("c5"), 60, "if_any"),
+    Column("creation_1h_tokens", "creation 1h", "tokens", "tokens",
+           "billed tokens written to the cache for 1 hour", _total("c1"), 59, "if_any"),
+    Column("creation_24h_tokens", "creation 24h", "tokens", "tokens",
+           "billed tokens written to the cache for 24 hours", _total("c24"), 58, "if_any"),
+    Column("uncached_tokens", "uncached", "tokens", "tokens",
+           "prompt tokens neither read nor written: prompt − read − creation, after the billing rule",
+           _total("uncached"), 35),
+    Column("completion_tokens", "completion", "tokens", "tokens",
+           "output tokens as reported", _total("completion"), 30),
+    Column("token_hit_rate", "token hit rate", "share", "rate",
+           "read tokens / prompt tokens of every successful request, cached or not, enabled or not",
+           _rate("sum(s.read)", "sum(s.prompt)"), 100),
+    Column("cacheable_hit_rate", "cacheable hit rate", "share", "rate",
+           "read tokens / (read + creation tokens)", _rate("sum(s.read)", f"sum(s.read) + {_CREATED}"), 70),
+    Column("request_hit_rate", "request hit rate", "share", "rate",
+           "requests with read tokens > 0 / successful requests", _rate("sum(s.requests_read)", "sum(s.requests)"), 50),
+    Column("list", "list", "money", "money",
+           "prompt tokens × input price + completion tokens × output price", _priced(_LIST), 88),
+    Column("charged", "charged", "money", "money",
+           "the cost with the split: every token class at its own price", _priced(_CHARGED), 95),
+    Column("delta", "delta", "money", "money",
+           "charged − list; negative: the customer saves", _priced(f"{_CHARGED} - {_LIST}"), 92),
+    Column("unpriced", "unpriced", "requests", "count",
+           "requests without a known price; one of them makes every sum of money unknown",
+           f"CASE WHEN kind <> 'bound' THEN {_total('requests')} - {_priced_count('requests')} END", 75, "if_any"),
+    Column("rejected_list", "rejected list", "money", "money",
+           "list price of the rejected requests", _priced(_REJECTED_LIST, "requests_rejected"), 25, "if_any"),
+    Column("recorded_cost", "recorded cost", "money", "money",
+           "sum of the charges recorded in the log, over the requests that record one",
+           "sum(s.recorded_cost)", 32, "if_any"),
+    Column("recorded_cost_requests", "with recorded cost", "requests", "count",
+           "requests that record a charge", _total("recorded_cost_requests"), 11, "machine"),
+    Column("recorded_read_tokens", "recorded read", "tokens", "tokens",
+           "read tokens recorded in the log, over the requests that record them", "sum(s.recorded_read)", 31, "if_any"),
+    Column("recorded_read_requests", "with recorded read", "requests", "count",
+           "requests that record read tokens", _total("recorded_read_requests"), 10, "machine"),
+    Column("prompt_estimated_requests", "estimated prompts", "requests", "count",
+           "requests whose prompt tokens are the local count because the log reports none",
+           _total("estimated"), 15, "if_any"),
+    Column("local_tokens", "local tokens", "tokens", "tokens",
+           "local count of the prompts whose reported count is known", "sum(s.local)", 9, "machine"),
+    Column("reported_prompt_tokens", "reported prompt tokens", "tokens", "tokens",
+           "reported prompt tokens of the requests that were also counted locally", "sum(s.reported)", 9, "machine"),
+    Column("drift", "drift", "share", "rate",
+           "local tokens / reported prompt tokens − 1, over the requests where both are known",
+           f"{_rate('sum(s.local)', 'sum(s.reported)')} - 1", 12, "machine"),
+    Column("capped", "capped", "requests", "count",
+           "requests whose read was cut to prompt − creation (rule cap)", _total("capped"), 16, "if_any"),
+    Column("capped_tokens", "tokens cut", "tokens", "tokens",
+           "read tokens cut by the capping rule", _total("capped_tokens"), 13, "machine"),
+    Column("corrupt", "corrupt", "requests", "count",
+           "requests with more creation than prompt tokens: billed at list (rule cap)",
+           _total("corrupt"), 17, "if_any"),
+    Column("voided", "voided", "requests", "count",
+           "requests whose split exceeds the prompt: billed at list (rule void)", _total("voided"), 14, "if_any"),
+)  # fmt: skip
+"""The figures of an aggregate report, in output order; the group columns stand before them."""
+
+GROUP_TITLES: Final[dict[str, str]] = {
+    "run": "digest of inputs, configuration and program version",
+    "policy": "the classifier rules; `off` and `ideal` are bounds without a price",
+    "tariff": "the set of prices",
+    "markers": "where cache markers come from: as captured, or a strategy that replaces them",
+    "model": "virtual model (alias)",
+    "principal": "cache and billing principal; digests of keys are shortened nowhere",
+    "day": "calendar day of the arrival in --timezone",
+    "hour": "start of the arrival's hour in --timezone",
+    "session": "the log's session",
+    "tier": "TTL tiers of the request's breakpoints",
+    "outcome": "inactive, zero, read, create, read_and_create or rejected",
+    "reason": "why a request is inactive, zero or rejected; empty where it used the cache",
+    "log_format": "format of the log file",
+    "request": "the request's id",
+}
+
+REQUEST_COLUMNS: Final[tuple[tuple[str, Kind, str], ...]] = (
+    ("request", "text", "request"), ("at", "time", "at_us"), ("principal", "text", "principal"),
+    ("model", "text", "model"),
+    ("session", "text", "session"), ("log_format", "text", "log_format"), ("tier", "text", "tiers"),
+    ("outcome", "text", "outcome"), ("reason", "text", "reason"), ("succeeded", "flag", "succeeded"),
+    ("prompt_tokens", "tokens", "prompt_tokens"), ("prompt_estimated", "flag", "prompt_estimated"),
+    ("local_tokens", "tokens", "local_tokens"), ("read_tokens", "tokens", "read_tokens"),
+    ("creation_5m_tokens", "tokens", "creation_5m_tokens"), ("creation_1h_tokens", "tokens", "creation_1h_tokens"),
+    ("creation_24h_tokens", "tokens", "creation_24h_tokens"), ("uncached_tokens", "tokens", "uncached_tokens"),
+    ("completion_tokens", "tokens", "completion_tokens"), ("billed_read_tokens", "tokens", "billed_read_tokens"),
+    ("billed_creation_5m_tokens", "tokens", "billed_creation_5m_tokens"),
+    ("billed_creation_1h_tokens", "tokens", "billed_creation_1h_tokens"),
+    ("billed_creation_24h_tokens", "tokens", "billed_creation_24h_tokens"),
+    ("billed_uncached_tokens", "tokens", "billed_uncached_tokens"), ("bill_state", "text", "bill_state"),
+    ("committed", "flag", "committed"), ("list", "money", "list"), ("charged", "money", "charged"),
+    ("delta", "money", "delta"), ("rejected_list", "money", "rejected_list"),
+    ("recorded_cost", "money", "recorded_cost"), ("recorded_read_tokens", "tokens", "recorded_read_tokens"),
+)  # fmt: skip
+"""Columns of `--by request`: name, kind, SQL over v_requests."""
+
+BY_NAME: Final[dict[str, Column]] = {column.name: column for column in COLUMNS}
+
+
+def kind_of(name: str) -> Kind:
+    """The kind of a column of any report; group columns are text."""
+    if name in BY_NAME:
+        return BY_NAME[name].kind
+    return next((kind for request_name, kind, _ in REQUEST_COLUMNS if request_name == name), "text")

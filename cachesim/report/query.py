@@ -1,0 +1,233 @@
+"""Report rows from the run database: aggregates by any combination of dimensions, and one row per request."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any, Final
+
+from cachesim.errors import UsageError
+from cachesim.report.columns import CELLS, COLUMNS, REQUEST_COLUMNS
+from cachesim.report.times import check_timezone
+
+if TYPE_CHECKING:
+    import duckdb
+
+Row = dict[str, Any]
+DAY_US: Final = 86_400_000_000
+HOUR_US: Final = 3_600_000_000
+CHUNK: Final = 20_000
+"""Requests fetched at a time: a report by request needs memory for one chunk, whatever the size of the run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """What a report shows. Times are µs UTC, since ≤ arrival < until; empty tuples mean everything.
+
+    Bounds (`off`, `ideal`) are shown where `bounds` is set or `policies` names them.
+    """
+
+    since_us: int | None = None
+    until_us: int | None = None
+    timezone: str = "UTC"
+    policies: tuple[str, ...] = ()
+    tariffs: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+    principals: tuple[str, ...] = ()
+    bounds: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One policy × tariff set of a run, as a report names it."""
+
+    variant_no: int
+    kind: str
+    policy: str
+    tariff: str | None
+    markers: str
+
+
+@dataclass(frozen=True, slots=True)
+class Dimension:
+    """key: what requests are grouped by; label: the text of a key (`{k}`); `{tz}`: the time zone as an SQL literal."""
+
+    key: str
+    label: str = "{k}"
+
+
+_LOCAL_US: Final = "epoch_us(timezone({tz}, make_timestamptz(at_us)))"
+_OFFSET_S: Final = "((epoch_us(timezone({tz}, make_timestamptz({k}))) - {k}) // 1000000)"
+_OFFSET: Final = (
+    f"CASE WHEN {_OFFSET_S} < 0 THEN '-' ELSE '+' END || strftime(make_timestamp(abs({_OFFSET_S}) * 1000000), '%H:%M')"
+)
+
+DIMENSIONS: Final[dict[str, Dimension]] = {
+    "model": Dimension("model"),
+    "principal": Dimension("principal"),
+    "day": Dimension(f"{_LOCAL_US} // {DAY_US}", f"strftime(make_timestamp({{k}} * {DAY_US}), '%Y-%m-%d')"),
+    # the key is the instant at which the local hour starts, so the repeated hour in autumn stays two hours
+    "hour": Dimension(
+        f"at_us - {_LOCAL_US} % {HOUR_US}",
+        "strftime(timezone({tz}, make_timestamptz({k})), '%Y-%m-%dT%H:%M:%S') ||"
+        f" CASE WHEN {{tz}} = 'UTC' THEN 'Z' ELSE {_OFFSET} END",
+    ),
+    "session": Dimension("session"),
+    "tier": Dimension("tiers"),
+    "outcome": Dimension("outcome"),
+    "reason": Dimension("reason"),
+    "log_format": Dimension("log_format"),
+}
+"""What `--by` accepts, besides `request` and `tag:NAME`."""
+
+
+def report_rows(
+    con: duckdb.DuckDBPyConnection, run_no: int, by: Sequence[str] = (), filters: Filters | None = None
+) -> list[Row]:
+    """One row per variant and group with every column of COLUMNS: ints, floats 0…1, Decimal money, text, None.
+
+    Ordered by variant (the order of the replay), then by the group values, nulls last. An ungrouped report has one row
+    per variant even where the filters leave no request. Raises UsageError for unknown dimensions, variants, time zones.
+    """
+    filters = filters or Filters()
+    by = list(dict.fromkeys(by))
+    variants = shown_variants(con, run_no, filters)
+    head = _head(con, run_no, variants)
+    con.execute(_aggregate_sql(con, run_no, by, filters, variants))
+    names = ["variant_no", *by, *(column.name for column in COLUMNS)]
+    rows = []
+    for values in con.fetchall():
+        row = dict(zip(names, values, strict=True))
+        rows.append({**head[row.pop("variant_no")], **row})
+    return rows
+
+
+def _aggregate_sql(
+    con: duckdb.DuckDBPyConnection, run_no: int, by: Sequence[str], filters: Filters, variants: Sequence[Variant]
+) -> str:
+    timezone = literal(check_timezone(con, filters.timezone))
+    dimensions = [dimension(name) for name in by]
+    keys = [f"k{i}" for i in range(len(by))]
+    key_sql = "".join(f", {d.key.format(tz=timezone)} AS {k}" for d, k in zip(dimensions, keys, strict=True))
+    labels = "".join(f", {d.label.format(tz=timezone, k=k)}" for d, k in zip(dimensions, keys, strict=True))
+    cells = ", ".join(f"{sql} AS {name}" for name, sql in CELLS.items())
+    figures = ", ".join(f"{column.sql} AS {quote(column.name)}" for column in COLUMNS)
+    by_key = "".join(f", {k}" for k in keys)
+    order = "".join(f", {k} NULLS LAST" for k in keys)
+    start = "v" if not by else "s"
+    join = "v LEFT JOIN s USING (variant_no)" if not by else "s JOIN v USING (variant_no)"
+    return f"""
+WITH v AS (SELECT variant_no, kind FROM variants WHERE run_no = {run_no} AND variant_no IN ({_numbers(variants)})),
+r AS (
+  SELECT *, succeeded AND outcome <> 'rejected' AS billed FROM (
+    SELECT c.* EXCLUDE (seq), r.* EXCLUDE (trace_no) FROM classified c
+    JOIN requests r ON r.seq = c.seq AND r.trace_no = (SELECT trace_no FROM runs WHERE run_no = {run_no})
+    WHERE c.run_no = {run_no} AND c.variant_no IN ({_numbers(variants)}){_where(filters)})),
+s AS (SELECT variant_no{by_key}, price_no, {cells} FROM (SELECT *{key_sql} FROM r) GROUP BY ALL)
+SELECT {start}.variant_no{labels}, {figures}
+FROM {join} LEFT JOIN unit_prices p ON p.run_no = {run_no} AND p.price_no = s.price_no
+GROUP BY {start}.variant_no, kind{by_key} ORDER BY {start}.variant_no{order}"""
+
+
+def request_rows(con: duckdb.DuckDBPyConnection, run_no: int, filters: Filters | None = None) -> Iterator[Row]:
+    """One row per classified request in log order, variant after variant; fetched in chunks, so memory stays bounded.
+
+    Read and creation tokens are the classifier's split, `billed_*` what the billing rule made of it. `at` is µs UTC.
+    """
+    filters = filters or Filters()
+    variants = shown_variants(con, run_no, filters)
+    head = _head(con, run_no, variants)
+    row = con.execute("SELECT requests FROM traces JOIN runs USING (trace_no) WHERE run_no = ?", [run_no]).fetchone()
+    count = int(row[0]) if row else 0
+    names = [name for name, _, _ in REQUEST_COLUMNS]
+    fields = ", ".join(sql for _, _, sql in REQUEST_COLUMNS)
+    for variant in variants:
+        for start in range(0, count, CHUNK):
+            con.execute(
+                f"SELECT {fields} FROM v_requests r WHERE run_no = {run_no} AND variant_no = {variant.variant_no}"
+                f" AND seq >= {start} AND seq < {start + CHUNK}{_where(filters)} ORDER BY seq"
+            )
+            for values in con.fetchall():
+                yield {**head[variant.variant_no], **dict(zip(names, values, strict=True))}
+
+
+def variants_of(con: duckdb.DuckDBPyConnection, run_no: int) -> list[Variant]:
+    """Every variant of the run, bounds included, in the order of the replay."""
+    con.execute("SELECT variant_no, kind, policy, tariff, markers FROM variants WHERE run_no = ? ORDER BY 1", [run_no])
+    return [Variant(*row) for row in con.fetchall()]
+
+
+def shown_variants(con: duckdb.DuckDBPyConnection, run_no: int, filters: Filters) -> list[Variant]:
+    """The variants the filters leave; raises UsageError naming the choices if a policy or tariff is not in the run."""
+    variants = variants_of(con, run_no)
+    _check_names("policy", filters.policies, [v.policy for v in variants])
+    _check_names("tariff", filters.tariffs, [v.tariff for v in variants if v.tariff is not None])
+    return [
+        v
+        for v in variants
+        if (v.policy in filters.policies if filters.policies else v.kind != "bound" or filters.bounds)
+        and (not filters.tariffs or v.tariff in filters.tariffs or v.kind == "bound")
+    ]
+
+
+def _check_names(what: str, wanted: Sequence[str], known: Sequence[str]) -> None:
+    for name in wanted:
+        if name not in known:
+            raise UsageError(f"--{what} {name!r}: not in this run, which has {', '.join(dict.fromkeys(known))}")
+
+
+def _head(con: duckdb.DuckDBPyConnection, run_no: int, variants: Sequence[Variant]) -> dict[int, Row]:
+    """The leading columns by variant; `markers` only where the policy's name does not tell the variants apart."""
+    row = con.execute("SELECT digest FROM runs WHERE run_no = ?", [run_no]).fetchone()
+    if row is None:
+        raise UsageError(f"run {run_no}: no such run; `cachesim runs` lists them")
+    several = len({v.markers for v in variants if v.kind != "bound"}) > 1
+    return {
+        v.variant_no: {
+            "run": row[0],
+            "policy": v.policy,
+            "tariff": v.tariff,
+            **({"markers": v.markers} if several else {}),
+        }
+        for v in variants
+    }
+
+
+def dimension(name: str) -> Dimension:
+    """The dimension called `name`, or the tag of `tag:NAME`; raises UsageError with the nearest names."""
+    if name.startswith("tag:") and len(name) > len("tag:"):
+        pointer = "/" + name[len("tag:") :].replace("~", "~0").replace("/", "~1")
+        return Dimension(f"json_extract_string(tags, {literal(pointer).replace('{', '{{').replace('}', '}}')})")
+    if name not in DIMENSIONS:
+        near = get_close_matches(name, [*DIMENSIONS, "request"], 1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise UsageError(f"--by {name!r}: {hint}choose from {', '.join(DIMENSIONS)}, request (alone) or tag:NAME")
+    return DIMENSIONS[name]
+
+
+def _where(filters: Filters) -> str:
+    parts = []
+    if filters.since_us is not None:
+        parts.append(f"at_us >= {filters.since_us}")
+    if filters.until_us is not None:
+        parts.append(f"at_us < {filters.until_us}")
+    if filters.models:
+        parts.append(f"model IN ({', '.join(map(literal, filters.models))})")
+    if filters.principals:
+        parts.append(f"principal IN ({', '.join(map(literal, filters.principals))})")
+    return "".join(f" AND {part}" for part in parts)
+
+
+def _numbers(variants: Sequence[Variant]) -> str:
+    return ", ".join(str(v.variant_no) for v in variants) or "-1"
+
+
+def literal(text: str) -> str:
+    """`text` as an SQL string literal."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def quote(name: str) -> str:
+    """`name` as an SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'

@@ -1,0 +1,54 @@
+"""Instants and time zones of a report, on DuckDB's bundled time zone database (no system files needed)."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+from cachesim.errors import UsageError
+
+if TYPE_CHECKING:
+    import duckdb
+
+
+def check_timezone(con: duckdb.DuckDBPyConnection, name: str) -> str:
+    """`name` if DuckDB's bundled time zone database has it; raises UsageError with the nearest names."""
+    known = [zone for (zone,) in con.execute("SELECT name FROM pg_timezone_names()").fetchall()]
+    if name in known:
+        return name
+    near = get_close_matches(name, known, 3)
+    hint = f"did you mean {' or '.join(near)}?" if near else "expected a name like Europe/Berlin"
+    raise UsageError(f"--timezone {name!r}: unknown, {hint}")
+
+
+def parse_instant(con: duckdb.DuckDBPyConnection, option: str, text: str, timezone: str) -> int:
+    """µs UTC of a date (its midnight) or RFC 3339 time; without an offset it is local to `timezone`.
+
+    Raises UsageError naming `option` if the text is neither.
+    """
+    try:
+        when = datetime.fromisoformat(text)
+    except ValueError:
+        raise UsageError(f"{option} {text!r}: expected a date (2026-01-31) or a time (2026-01-31T12:00:00Z)") from None
+    if when.tzinfo is not None:
+        return micros(when)
+    local = micros(when.replace(tzinfo=UTC))
+    con.execute("SELECT epoch_us(timezone(?, make_timestamp(?)))", [check_timezone(con, timezone), local])
+    row = con.fetchone()
+    return int(row[0]) if row else local
+
+
+def micros(when: datetime) -> int:
+    """Whole µs since the epoch, exactly."""
+    delta = when - datetime(1970, 1, 1, tzinfo=UTC)
+    return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
+
+
+def instant_text(at_us: int) -> str:
+    """RFC 3339 UTC with as many decimals as needed: none, 3 or 6."""
+    seconds, fraction = divmod(at_us, 1_000_000)
+    text = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    if not fraction:
+        return f"{text}Z"
+    return f"{text}.{fraction // 1000:03d}Z" if fraction % 1000 == 0 else f"{text}.{fraction:06d}Z"
