@@ -1,0 +1,1 @@
+"""Generated agent traffic: words, texts, applications, and the capture lines they send."""
