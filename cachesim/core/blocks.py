@@ -24,7 +24,7 @@ TOOL_CALL: Final = KINDS.index("tool_call")
 _ROLE_KINDS: Final = {name: number for number, name in enumerate(KINDS) if number < TOOL_DEFINITION}
 
 # Unicode White_Space; Python's own idea of white space also has U+001C–U+001F, which Rust's trim does not.
-_WHITE_SPACE: Final = (
+WHITE_SPACE: Final = (
     "\t\n\x0b\x0c\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006"
     "\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000"
 )
@@ -95,5 +95,5 @@ def _without_marker(value: Json) -> tuple[Json, MarkerFact | None]:
 def _is_telemetry(block: Block, prefixes: tuple[str, ...]) -> bool:
     if block.marker is not None and block.marker.shape != "null":
         return False
-    text = block.text.lstrip(_WHITE_SPACE)
+    text = block.text.lstrip(WHITE_SPACE)
     return any(prefix and text.startswith(prefix) for prefix in prefixes)

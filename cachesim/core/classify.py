@@ -145,9 +145,7 @@ def _refreshes(matches: Sequence[tuple[int, Entry]], tree: Tree, now_us: int, po
     if policy.window == "fixed":
         return ()
     seconds = policy.tier_seconds
-    return tuple(
-        Refresh(tree.prefixes[node], now_us + seconds[entry.tier] * MICROSECONDS) for node, entry in matches
-    )
+    return tuple(Refresh(tree.prefixes[node], now_us + seconds[entry.tier] * MICROSECONDS) for node, entry in matches)
 
 
 def _create(

@@ -316,9 +316,7 @@ def _request_error(value: dict[str, Json]) -> str | None:
     return None
 
 
-def _read_message(
-    value: Json, plain: bool, rules: BodyRules, messages_api: bool, twice: bool
-) -> _Read:
+def _read_message(value: Json, plain: bool, rules: BodyRules, messages_api: bool, twice: bool) -> _Read:
     messages = [value]
     if messages_api:
         try:

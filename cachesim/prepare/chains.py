@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
 from cachesim.core.blocks import KINDS, TOOL_DEFINITION, Block
+from cachesim.core.gates import Prompt
 from cachesim.core.markers import MarkerFact
 from cachesim.prepare.nodes import Nodes
 
@@ -38,6 +39,20 @@ class Chain(NamedTuple):
     last_system: int
     last_tool: int
     error: str | None = None
+
+    def prompt(self, automatic: int) -> Prompt:
+        """What is kept of a finished prompt. automatic: fact number of its top-level marker, -1 for none."""
+        return Prompt(
+            self.node,
+            self.blocks,
+            self.marker_blocks,
+            self.marker_facts,
+            automatic,
+            self.last_user,
+            self.last_system,
+            self.last_tool,
+            self.error,
+        )
 
 
 EMPTY: Final = Chain(hashlib.sha256(), -1, 0, (), (), -1, -1, -1)

@@ -113,6 +113,14 @@ CREATE TABLE index_entries (
   principal_id VARCHAR NOT NULL, virtual_model VARCHAR NOT NULL, tokenizer_version VARCHAR NOT NULL, prefix_hash BLOB NOT NULL,
   cumulative_token_count BIGINT NOT NULL, ttl_tier VARCHAR NOT NULL, created_at TIMESTAMPTZ NOT NULL, expires_at TIMESTAMPTZ NOT NULL
 );
+-- what a continuing run must know besides: responses that had not completed at the last arrival, and the entries they
+-- touch as they were before (kind before; absent: no such row then)
+CREATE TABLE index_in_flight (
+  run_no INTEGER NOT NULL, variant_no INTEGER NOT NULL, kind VARCHAR NOT NULL,        -- before | write | refresh
+  done_us BIGINT NOT NULL, seq BIGINT NOT NULL,
+  principal_id VARCHAR NOT NULL, virtual_model VARCHAR NOT NULL, tokenizer_version VARCHAR NOT NULL, prefix_hash BLOB NOT NULL,
+  tokens BIGINT, tier INTEGER, expires_us BIGINT NOT NULL, created_us BIGINT
+);
 """
 
 VIEWS: Final = """

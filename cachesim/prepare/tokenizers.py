@@ -1,0 +1,87 @@
+"""Which tokenizer counts for which model, each loaded once, its counts remembered between runs."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from cachesim.counting.counter import TokenCounter
+from cachesim.counting.resolve import LoadedTokenizer, load_tokenizer
+from cachesim.prepare.chains import Slots
+from cachesim.prepare.nodes import cumulate
+
+UNMAPPED = "unmapped"
+
+
+class ModelTokenizer(NamedTuple):
+    """What the configuration says of one model alias: a tokenizer source, or `unmapped`; and a version override."""
+
+    source: str
+    version: str | None
+
+
+class Mapped(NamedTuple):
+    """A model's tokenizer by number (-1: unmapped), and where its counts go."""
+
+    number: int
+    slots: Slots
+
+
+class Tokenizers:
+    """Numbers the tokenizers of a trace in order of first use.
+
+    choose: what the configuration says of an alias; known: counts remembered for a tokenizer version.
+    """
+
+    def __init__(
+        self, choose: Callable[[str | None], ModelTokenizer], known: Callable[[str], Mapping[bytes, int]]
+    ) -> None:
+        self._choose = choose
+        self._known = known
+        self._by_alias: dict[str | None, Mapped] = {}
+        self._by_version: dict[str, Mapped] = {}
+        self.loaded: list[LoadedTokenizer] = []
+        self.counters: list[TokenCounter] = []
+        self._unmapped = Mapped(-1, Slots(None))
+
+    def of(self, alias: str | None) -> Mapped:
+        """The tokenizer of a model alias. Raises InputError or ConfigError where it cannot be loaded."""
+        mapped = self._by_alias.get(alias)
+        if mapped is None:
+            mapped = self._by_alias[alias] = self._map(self._choose(alias))
+        return mapped
+
+    def _map(self, choice: ModelTokenizer) -> Mapped:
+        if choice.source == UNMAPPED:
+            return self._unmapped
+        tokenizer = load_tokenizer(choice.source, choice.version)
+        mapped = self._by_version.get(tokenizer.version)
+        if mapped is None:
+            counter = TokenCounter(tokenizer, self._known(tokenizer.version))
+            mapped = self._by_version[tokenizer.version] = Mapped(len(self.loaded), Slots(counter))
+            self.loaded.append(tokenizer)
+            self.counters.append(counter)
+        return mapped
+
+    def finish(self) -> None:
+        """Wait until every text is counted. Raises CachesimError if a tokenizer failed."""
+        for counter in self.counters:
+            counter.finish()
+
+    def close(self) -> None:
+        """Stop counting, for interrupts."""
+        for counter in self.counters:
+            counter.close()
+
+    def cumulative(self, parents: array[int]) -> list[array[int]]:
+        """Per tokenizer the cumulative tokens of every boundary; boundaries it never counted hold 0 for their block."""
+        totals: list[array[int]] = []
+        for mapped, counter in zip(self._by_version.values(), self.counters, strict=True):
+            counts, by_node = counter.counts, mapped.slots.by_node
+            own = array("q", bytes(8 * len(parents)))
+            for node, slot in enumerate(by_node):
+                if slot >= 0:
+                    own[node] = counts[slot]
+            totals.append(cumulate(parents, own))
+        return totals

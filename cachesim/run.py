@@ -1,0 +1,244 @@
+"""One run: a prepared trace replayed under every variant in one pass, stored as it goes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
+
+from cachesim import __version__
+from cachesim.core.gates import Gates, MarkerStrategy
+from cachesim.core.ledger import TariffSet
+from cachesim.core.policy import Policy, rules
+from cachesim.core.pricing import billed_split
+from cachesim.errors import CannotEvaluate, UsageError
+from cachesim.index.memory import MemoryIndex
+from cachesim.replay import Classified, IdealBound, Lane
+from cachesim.store.index_state import Dormant, Key, load_index, save_index
+from cachesim.store.runs import Prices, RunWriter
+from cachesim.store.trace_reader import Scopes, TraceRow, trace_rows
+from cachesim.store.traces import PreparedTrace
+
+if TYPE_CHECKING:
+    import duckdb
+
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One column of the answer: a policy and a tariff set; variants with equal gates share a lane."""
+
+    number: int
+    policy: Policy
+    tariff: TariffSet
+    lane: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunPlan:
+    """What to replay: policies × tariff sets under one marker strategy."""
+
+    policies: Sequence[Policy]
+    tariffs: Sequence[TariffSet]
+    strategy: MarkerStrategy
+
+    def variants(self) -> list[Variant]:
+        """Policy-major; a lane serves the tariff sets with equal enablement windows and floors."""
+        lanes: dict[tuple[int, Any], int] = {}
+        found: list[Variant] = []
+        for number, policy in enumerate(self.policies):
+            for tariff in self.tariffs:
+                lane = lanes.setdefault((number, tariff.gates_key()), len(lanes))
+                found.append(Variant(len(found), policy, tariff, lane))
+        return found
+
+    def describe(self) -> dict[str, Any]:
+        """Everything that decides the result besides the trace, for digests."""
+        return {
+            "policies": [{"name": p.name, **rules(p)} for p in self.policies],
+            "tariffs": [_describe_tariff(t) for t in self.tariffs],
+            "markers": str(self.strategy),
+        }
+
+
+def _describe_tariff(tariff: TariffSet) -> dict[str, Any]:
+    def plain(row: Any) -> dict[str, str]:
+        return {name: str(value) for name, value in asdict(row).items() if name != "source"}
+
+    return {
+        "name": tariff.name,
+        "cache": [plain(row) for row in tariff.all_cache_rows],
+        "base": [plain(row) for row in tariff.all_base_rows if not row.assumed],
+    }
+
+
+def run_digest(trace: PreparedTrace, plan: RunPlan, continued: str | None) -> str:
+    """SHA-256 over the trace, the plan and the program's version: equal for equal results."""
+    what = {"trace": trace.digest, "plan": plan.describe(), "continues": continued, "version": __version__}
+    return sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
+
+
+class Run:
+    """Replays a trace under a plan, writing into the caller's transaction. continued: (run_no, digest) to start from."""
+
+    def __init__(
+        self,
+        con: duckdb.DuckDBPyConnection,
+        trace: PreparedTrace,
+        plan: RunPlan,
+        continued: tuple[int, str] | None = None,
+    ) -> None:
+        self.trace = trace
+        self.plan = plan
+        self.variants = plan.variants()
+        self.writer = RunWriter(con, run_digest(trace, plan, continued[1] if continued else None), trace.trace_no)
+        self._con = con
+        self._continued = continued
+        self._scopes = Scopes()
+        self._rules_nos = [trace.rules.index(policy.body_rules) for policy in plan.policies]
+        self._lanes: list[Lane] = []
+        self._lane_variants: list[list[Variant]] = []
+        for variant in self.variants:
+            if variant.lane == len(self._lanes):
+                gates = Gates(variant.policy, plan.strategy, trace.markers)
+                self._lanes.append(Lane(gates, trace, trace.cumulative, MemoryIndex()))
+                self._lane_variants.append([])
+            self._lane_variants[variant.lane].append(variant)
+        self._prices: list[Prices] = []
+        self._dormant: list[list[Dormant]] = [[] for _ in self._lanes]
+
+    def execute(
+        self,
+        options: dict[str, Any],
+        assumptions: Sequence[dict[str, str]],
+        problems: dict[str, Any],
+        progress: Progress,
+    ) -> int:
+        """Replay everything and store it; returns the run's number. `progress` is told how many requests are done."""
+        self._declare()
+        if self._continued:
+            self._inherit(self._continued[0])
+        ideal = IdealBound(self.trace, self.trace.cumulative)
+        prices = [Prices(tariff, number * 1_000_000) for number, tariff in enumerate(self.plan.tariffs)]
+        last_us = 0
+        for rows in trace_rows(self._con, self.trace, sorted(set(self._rules_nos)), self._scopes):
+            self._bounds(rows, ideal)
+            priced = [
+                [p.number(r.request.model, r.purpose, r.completion_window, r.priced_at_us) for r in rows]
+                for p in prices
+            ]
+            for lane_no, lane in enumerate(self._lanes):
+                self._replay(rows, lane_no, lane, priced)
+            last_us = rows[-1].request.at_us
+            progress(len(rows))
+        self.writer.prices(prices)
+        for lane_no, lane in enumerate(self._lanes):
+            numbers = [variant.number for variant in self._lane_variants[lane_no]]
+            save_index(self._con, self.writer.run_no, numbers, lane, self._key, self._dormant[lane_no], last_us)
+        self.writer.head(options, assumptions, problems)
+        return self.writer.run_no
+
+    def _declare(self) -> None:
+        markers = str(self.plan.strategy)
+        for variant in self.variants:
+            policy = variant.policy
+            rules_no = self.trace.rules.index(policy.body_rules)
+            self.writer.variant(
+                variant.number, "policy", policy.name, variant.tariff.name, markers, rules(policy), rules_no
+            )
+        count = len(self.variants)
+        for number, name in enumerate(("off", "ideal")):
+            self.writer.variant(count + number, "bound", name, None, markers, {}, self._rules_nos[0])
+
+    def _bounds(self, rows: Sequence[TraceRow], ideal: IdealBound) -> None:
+        """`off` reads nothing; `ideal` at most the prompt. Both are for the first policy's body rules."""
+        first = rows[0].request.seq
+        place = sorted(set(self._rules_nos)).index(self._rules_nos[0])
+        best = [min(ideal.arrive(row.request, row.prompts[place]), row.prompt_tokens) for row in rows]
+        count = len(self.variants)
+        self.writer.bound(count, first, [0] * len(rows), [row.prompt_tokens for row in rows])
+        rest = [row.prompt_tokens - read for row, read in zip(rows, best, strict=True)]
+        self.writer.bound(count + 1, first, best, rest)
+
+    def _replay(
+        self, rows: Sequence[TraceRow], lane_no: int, lane: Lane, priced: Sequence[Sequence[int | None]]
+    ) -> None:
+        variants = self._lane_variants[lane_no]
+        gate = variants[0].tariff.gate
+        rule = lane.policy.billing_rule
+        place = sorted(set(self._rules_nos)).index(self.trace.rules.index(lane.policy.body_rules))
+        results: list[Classified] = []
+        billed = []
+        for row in rows:
+            request = row.request
+            floor = gate(request.model, request.at_us) if request.model is not None else None
+            result = lane.arrive(request, row.prompts[place], floor)
+            results.append(result)
+            split = result.classification
+            if split is None:
+                billed.append(billed_split(row.prompt_tokens, 0, 0, 0, 0, rule))
+            else:
+                billed.append(billed_split(row.prompt_tokens, split.read, *split.creation, rule))
+        for variant in variants:
+            numbers = priced[self.plan.tariffs.index(variant.tariff)]
+            self.writer.classified(variant.number, rows[0].request.seq, results, billed, numbers)
+
+    # -- the index between runs
+
+    def _key(self, scope: int, prefix: int) -> Key:
+        principal, model, tokenizer = self._scopes.all[scope]
+        return Key(principal, model, self.trace.tokenizers[tokenizer].version, self.trace.digests[prefix])
+
+    def _inherit(self, run_no: int) -> None:
+        """Start every lane from what the variant of the same policy left in the index of another run."""
+        prefixes = self._inherited_prefixes(run_no)
+        versions = {t.version: number for number, t in enumerate(self.trace.tokenizers)}
+
+        def place_of(key: Key) -> tuple[int, int] | None:
+            prefix, tokenizer = prefixes.get(key.prefix_hash), versions.get(key.version)
+            if prefix is None or tokenizer is None:
+                return None
+            return self._scopes.number(key.principal, key.model, tokenizer), prefix
+
+        for lane_no, lane in enumerate(self._lanes):
+            number = self._same_variant(run_no, self._lane_variants[lane_no][0])
+            self._dormant[lane_no] = load_index(self._con, run_no, number, lane, place_of)
+
+    def _inherited_prefixes(self, run_no: int) -> dict[bytes, int]:
+        rows = self._con.execute(
+            "SELECT prefix_hash FROM index_entries WHERE run_no = ? UNION "
+            "SELECT prefix_hash FROM index_in_flight WHERE run_no = ?",
+            [run_no, run_no],
+        ).fetchall()
+        wanted = {digest for (digest,) in rows}
+        prefixes = self.trace.prefixes
+        return {digest: prefixes[node] for node, digest in enumerate(self.trace.digests) if digest in wanted}
+
+    def _same_variant(self, run_no: int, variant: Variant) -> int:
+        row = self._con.execute(
+            "SELECT variant_no FROM variants WHERE run_no = ? AND policy = ? AND markers = ? AND kind = 'policy' "
+            "AND rules = ? ORDER BY tariff = ? DESC, variant_no LIMIT 1",
+            [
+                run_no,
+                variant.policy.name,
+                str(self.plan.strategy),
+                json.dumps(rules(variant.policy)),
+                variant.tariff.name,
+            ],
+        ).fetchone()
+        if row is None:
+            raise CannotEvaluate(
+                f"run {run_no}: no variant with policy {variant.policy.name}, the same rules and markers "
+                f"{self.plan.strategy}; continue with the options that run had"
+            )
+        return int(row[0])
+
+
+def check_plan(plan: RunPlan) -> None:
+    """Raises UsageError where two variants could not be told apart."""
+    for what, names in (("policy", [p.name for p in plan.policies]), ("tariff", [t.name for t in plan.tariffs])):
+        if len(set(names)) < len(names):
+            raise UsageError(f"--{what}: the same {what} twice ({', '.join(names)}); name each once")

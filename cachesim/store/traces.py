@@ -1,0 +1,234 @@
+"""Prepared traces in the run database: staged while a log is read, put in replay order at the end, loaded for a replay."""
+
+from __future__ import annotations
+
+import json
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from cachesim.core.gates import Prompt
+from cachesim.core.markers import MarkerFact
+from cachesim.core.model import BadLine
+from cachesim.core.policy import BodyRules
+from cachesim.prepare.builder import TraceBuilder
+from cachesim.replay import PreparedRequest
+from cachesim.store.db import insert_frame
+
+if TYPE_CHECKING:
+    import duckdb
+
+_CHUNK: Final = 16384
+
+_STAGING: Final = """
+CREATE OR REPLACE TEMP TABLE staged_requests (
+  row_no BIGINT, file_no INTEGER, line BIGINT, byte_offset BIGINT, fingerprint BIGINT, log_format VARCHAR, request VARCHAR,
+  at_us BIGINT, done_us BIGINT, principal VARCHAR, model VARCHAR, session VARCHAR, tags VARCHAR, status INTEGER,
+  success BOOLEAN, has_usage BOOLEAN, purpose VARCHAR, completion_window VARCHAR, batch_created_us BIGINT,
+  reported_prompt_tokens BIGINT, completion_tokens BIGINT, recorded_read_tokens BIGINT, recorded_creation_5m_tokens BIGINT,
+  recorded_creation_1h_tokens BIGINT, recorded_creation_24h_tokens BIGINT, recorded_cost DECIMAL(38,20), body_state VARCHAR,
+  query_marker INTEGER, tokenizer_no INTEGER);
+CREATE OR REPLACE TEMP TABLE staged_prompts (
+  row_no BIGINT, rules_no INTEGER, end_node INTEGER, block_count INTEGER, marker_blocks INTEGER[], marker_facts INTEGER[],
+  automatic INTEGER, last_user INTEGER, last_system INTEGER, last_tool INTEGER, ingress_error VARCHAR);
+"""
+
+# Byte-identical records count once, at their first place. The order is the replay's: arrival, file, line.
+_ORDER: Final = """
+CREATE OR REPLACE TEMP TABLE staged_order AS
+SELECT row_no, row_number() OVER (ORDER BY at_us, file_no, line) - 1 AS seq FROM (
+  SELECT row_no, at_us, file_no, line, row_number() OVER (PARTITION BY fingerprint, at_us ORDER BY file_no, line) AS copy
+  FROM staged_requests) WHERE copy = 1
+"""
+
+_LOCAL: Final = """
+CREATE OR REPLACE TEMP TABLE staged_local AS
+SELECT r.row_no, max(coalesce(t.cumulative_tokens, 0)) AS tokens
+FROM staged_requests r JOIN staged_prompts p USING (row_no)
+LEFT JOIN node_tokens t ON t.trace_no = $trace AND t.tokenizer_no = r.tokenizer_no AND t.node = p.end_node
+WHERE r.body_state = 'ok' AND r.tokenizer_no IS NOT NULL GROUP BY r.row_no
+"""
+
+_REQUESTS: Final = """
+INSERT INTO requests BY NAME
+SELECT $trace AS trace_no, o.seq, r.file_no, r.line, r.byte_offset, r.log_format, r.request, r.at_us, r.done_us, r.principal,
+  r.model, r.session, r.tags, r.status,
+  coalesce(r.success, r.status BETWEEN 200 AND 299 AND (r.has_usage OR NOT $any_usage)) AS succeeded,
+  r.purpose, r.completion_window, r.batch_created_us,
+  coalesce(r.reported_prompt_tokens, l.tokens, 0) AS prompt_tokens, r.reported_prompt_tokens IS NULL AS prompt_estimated,
+  l.tokens AS local_tokens, r.completion_tokens, r.recorded_read_tokens, r.recorded_creation_5m_tokens,
+  r.recorded_creation_1h_tokens, r.recorded_creation_24h_tokens, r.recorded_cost, r.body_state, r.query_marker, r.tokenizer_no
+FROM staged_requests r JOIN staged_order o USING (row_no) LEFT JOIN staged_local l USING (row_no) ORDER BY o.seq
+"""
+
+_PROMPTS: Final = """
+INSERT INTO prompts BY NAME
+SELECT $trace AS trace_no, o.seq, p.* EXCLUDE (row_no)
+FROM staged_prompts p JOIN staged_order o USING (row_no) ORDER BY p.rules_no, o.seq
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class TraceInput:
+    """One file of a trace: its name on the command line, stored bytes, their SHA-256, and what was found in it."""
+
+    name: str
+    bytes: int
+    sha256: str
+    log_format: str | None
+    records: int
+    bad_lines: int
+
+
+@dataclass(frozen=True, slots=True)
+class TraceTokenizer:
+    """A tokenizer of a trace; `exact` is false for the embedded default, whose counts are estimates."""
+
+    source: str
+    version: str
+    exact: bool
+
+
+@dataclass(slots=True)
+class PreparedTrace:
+    """A prepared trace: the forest of boundaries in memory, the requests in the database.
+
+    parents, prefixes, kinds, digests: see `cachesim.prepare.nodes.Nodes`; cumulative[t][n]: tokens up to boundary n
+    with tokenizer t; markers: distinct marker facts; rules: the body rule sets it was prepared for.
+    """
+
+    trace_no: int
+    digest: str
+    request_count: int
+    facts: dict[str, Any]
+    rules: list[BodyRules]
+    markers: list[MarkerFact]
+    tokenizers: list[TraceTokenizer]
+    parents: Sequence[int]
+    prefixes: Sequence[int]
+    kinds: Sequence[int]
+    digests: Sequence[bytes]
+    cumulative: list[array[int]]
+
+
+class TraceWriter:
+    """Writes one trace inside the caller's transaction: `stage` while reading, then `finish`."""
+
+    def __init__(self, con: duckdb.DuckDBPyConnection) -> None:
+        self._con = con
+        row = con.execute("SELECT coalesce(max(trace_no), 0) + 1 FROM traces").fetchone()
+        assert row is not None
+        self.trace_no: int = row[0]
+        con.execute(_STAGING)
+
+    def stage(self, kind: str, columns: Mapping[str, Sequence[Any]]) -> None:
+        """Take a batch of `requests` or `prompts` from the builder."""
+        insert_frame(self._con, f"staged_{kind}", columns)
+
+    def bad_lines(self, lines: Sequence[BadLine]) -> None:
+        """Store where bad lines are and why, never what they say."""
+        insert_frame(
+            self._con,
+            "bad_lines",
+            {
+                "trace_no": [self.trace_no] * len(lines),
+                "file_no": [b.file_no for b in lines],
+                "line": [b.line for b in lines],
+                "byte_offset": [b.offset for b in lines],
+                "reason": [b.reason for b in lines],
+                "message": [b.message for b in lines],
+                "digest": [b.digest for b in lines],
+            },
+        )
+
+    def finish(
+        self, digest: str, builder: TraceBuilder, inputs: Sequence[TraceInput], facts: dict[str, Any]
+    ) -> PreparedTrace:
+        """Store everything the builder knows and put the requests in replay order."""
+        nodes, con = builder.nodes, self._con
+        cumulative = builder.tokenizers.cumulative(nodes.parents)
+        tokenizers = [TraceTokenizer(t.source, t.version, t.exact) for t in builder.tokenizers.loaded]
+        self._store_nodes(builder, cumulative)
+        self._store_counts(builder)
+        parameters = {"trace": self.trace_no}
+        con.execute(_ORDER)
+        con.execute(_LOCAL, parameters)
+        con.execute(_REQUESTS, {**parameters, "any_usage": builder.any_usage})
+        con.execute(_PROMPTS, parameters)
+        facts = {**facts, **self._order_facts(builder)}
+        self._store_head(digest, builder, inputs, tokenizers, facts)
+        con.execute("DROP TABLE staged_requests; DROP TABLE staged_prompts; DROP TABLE staged_order")
+        con.execute("DROP TABLE staged_local")
+        return PreparedTrace(
+            trace_no=self.trace_no,
+            digest=digest,
+            request_count=builder.records - facts["duplicates"],
+            facts=facts,
+            rules=list(builder.reader.rules),
+            markers=list(builder.facts.all),
+            tokenizers=tokenizers,
+            parents=nodes.parents,
+            prefixes=nodes.prefixes,
+            kinds=nodes.kinds,
+            digests=nodes.digests,
+            cumulative=cumulative,
+        )
+
+    def _store_nodes(self, builder: TraceBuilder, cumulative: Sequence[array[int]]) -> None:
+        nodes = builder.nodes
+        for start in range(0, len(nodes), _CHUNK * 8):
+            part = slice(start, start + _CHUNK * 8)
+            count = len(nodes.digests[part])
+            numbers = range(start, start + count)
+            same = [self.trace_no] * count
+            insert_frame(
+                self._con,
+                "nodes",
+                {
+                    "trace_no": same,
+                    "node": numbers,
+                    "parent": nodes.parents[part],
+                    "prefix": nodes.prefixes[part],
+                    "kind": nodes.kinds[part],
+                    "digest": nodes.digests[part],
+                },
+            )
+            for number, totals in enumerate(cumulative):
+                columns = {"trace_no": same, "tokenizer_no": [number] * count, "node": numbers}
+                insert_frame(self._con, "node_tokens", {**columns, "cumulative_tokens": totals[part]})
+
+    def _store_counts(self, builder: TraceBuilder) -> None:
+        for tokenizer, counter in zip(builder.tokenizers.loaded, builder.tokenizers.counters, strict=True):
+            learned = list(counter.new_counts())
+            columns = {
+                "version": [tokenizer.version] * len(learned),
+                "digest": [digest for digest, _ in learned],
+                "tokens": [tokens for _, tokens in learned],
+            }
+            insert_frame(self._con, "token_counts", columns)
+
+    def _order_facts(self, builder: TraceBuilder) -> dict[str, int]:
+        row = self._con.execute(
+            "SELECT count(*), count(DISTINCT request) FROM staged_requests JOIN staged_order USING (row_no)"
+        ).fetchone()
+        assert row is not None
+        return {"duplicates": builder.records - row[0], "repeated_ids": row[0] - row[1]}
+
+    def _store_head(
+        self,
+        digest: str,
+        builder: TraceBuilder,
+        inputs: Sequence[TraceInput],
+        tokenizers: Sequence[TraceTokenizer],
+        facts: dict[str, Any],
+    ) -> None:
+        rules = json.dumps([asdict(r) for r in builder.reader.rules])
+        row = [self.trace_no, digest, builder.records - facts["duplicates"], json.dumps(facts, sort_keys=True), rules]
+        self._con.execute("INSERT INTO traces VALUES (?, ?, ?, ?, ?, ?)", [*row, json.dumps(builder.facts.all)])
+        for number, i in enumerate(inputs):
+            values = [self.trace_no, number, i.name, i.bytes, i.sha256, i.log_format, i.records, i.bad_lines]
+            self._con.execute("INSERT INTO trace_inputs VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
+        for number, t in enumerate(tokenizers):
+            values = [self.trace_no, number, t.source, t.version, t.exact]
+            self._con.execute("INSERT INTO trace_tokenizers VALUES (?, ?, ?, ?, ?)", values)
