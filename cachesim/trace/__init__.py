@@ -1,0 +1,1 @@
+"""Log files in, one `LogRecord` a request out: opening, formats, times, usage, reading."""
