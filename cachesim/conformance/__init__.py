@@ -16,7 +16,9 @@ import orjson
 from cachesim.conformance.bodies import run_canon, run_parse
 from cachesim.conformance_pricing import run_pricing_case
 from cachesim.conformance.scenarios import run_classify
+from cachesim.core.model import BadLine
 from cachesim.errors import InputError, NothingUsable
+from cachesim.trace.open import find_sources
 
 
 SKIPPABLE: Final = frozenset({"extreme", "rawvalue"})
@@ -49,3 +51,40 @@ def run_case(case: Mapping[str, Any], raw: bytes) -> str | None:
     if kind not in _RUNNERS:
         raise InputError(f"{case['id']}: unknown kind of case, expected one of {', '.join(sorted(_RUNNERS))}")
     return _RUNNERS[kind](case, raw)
+
+
+def run_files(paths: Sequence[str], limit_differences: int = 10) -> ConformanceResult:
+    """Run every case of the files (JSON Lines, compressed or not). Raises InputError for what are no golden cases."""
+    result = ConformanceResult()
+    for source in find_sources(paths)[0]:
+        for item in source.lines():
+            if isinstance(item, BadLine):
+                raise InputError(f"{source.name}:{item.line}: {item.message}; expected golden cases")
+            number, _, line = item
+            if line.strip():
+                _count(result, _parse(line, f"{source.name}:{number}"), line, limit_differences)
+    if not result.passed + result.failed + result.skipped:
+        raise NothingUsable("no golden case found; expected JSON Lines like those in fixtures/golden")
+    return result
+
+
+def _parse(line: bytes, where: str) -> dict[str, Any]:
+    try:
+        case = orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        raise InputError(f"{where}: not JSON ({error}); expected a golden case") from None
+    if not isinstance(case, dict) or not {"id", "expect"} <= case.keys():
+        raise InputError(f"{where}: not a golden case; expected an object with `id` and `expect`")
+    return case
+
+
+def _count(result: ConformanceResult, case: dict[str, Any], line: bytes, limit: int) -> None:
+    difference = run_case(case, line)
+    if difference is None:
+        result.passed += 1
+    elif SKIPPABLE.intersection(case.get("tags", ())):
+        result.skipped += 1
+    else:
+        result.failed += 1
+        if len(result.differences) < limit:
+            result.differences.append(f"{case['id']}: {difference}")

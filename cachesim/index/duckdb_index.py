@@ -1,0 +1,57 @@
+"""The index in DuckDB, the plain way: one look-up and one upsert per request.
+
+Slow on purpose and easy to believe: the replay in memory is tested against it, and benchmarks measure by it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final
+
+from cachesim.core.classify import Entry, Refresh, Write
+from cachesim.index.memory import MAX_STORED_TOKENS
+
+if TYPE_CHECKING:
+    import duckdb
+
+_TABLE: Final = """
+CREATE OR REPLACE TABLE prefix_index (
+  scope INTEGER, prefix INTEGER, tokens BIGINT, tier INTEGER, created_us BIGINT, expires_us BIGINT,
+  PRIMARY KEY (scope, prefix))
+"""
+_LOOK_UP: Final = """
+SELECT prefix, expires_us, tokens, tier, created_us FROM prefix_index
+WHERE scope = ? AND prefix IN (SELECT unnest(?::INTEGER[]))
+"""
+_UPSERT: Final = """
+INSERT INTO prefix_index VALUES (?, ?, ?, ?, ?, ?)
+ON CONFLICT DO UPDATE SET tokens = excluded.tokens, tier = excluded.tier, expires_us = excluded.expires_us
+"""
+_REFRESH: Final = "UPDATE prefix_index SET expires_us = ? WHERE scope = ? AND prefix = ?"
+
+
+class DuckDbIndex:
+    """See `cachesim.index.Index`; entries are rows of the table prefix_index of `con`."""
+
+    def __init__(self, con: duckdb.DuckDBPyConnection) -> None:
+        self._con = con
+        con.execute(_TABLE)
+
+    def finder(self, scope: int, candidates: Callable[[], Sequence[int]]) -> Callable[[int], Entry | None]:
+        """One statement fetches every candidate; expired rows come along, as they do in memory."""
+        rows = self._con.execute(_LOOK_UP, [scope, list(candidates())]).fetchall()
+        return {prefix: Entry(*entry) for prefix, *entry in rows}.get
+
+    def commit(self, scope: int, writes: Sequence[Write], refreshes: Sequence[Refresh], now_us: int) -> None:
+        """Upserts keep created_us; a refresh of a row that does not exist does nothing."""
+        for prefix, tokens, tier, expires_us in writes:
+            self._con.execute(_UPSERT, [scope, prefix, min(tokens, MAX_STORED_TOKENS), tier, now_us, expires_us])
+        for prefix, expires_us in refreshes:
+            self._con.execute(_REFRESH, [expires_us, scope, prefix])
+
+    def entries(self) -> list[tuple[int, int, Entry]]:
+        """All (scope, prefix, entry), ordered."""
+        rows = self._con.execute(
+            "SELECT scope, prefix, expires_us, tokens, tier, created_us FROM prefix_index ORDER BY scope, prefix"
+        ).fetchall()
+        return [(scope, prefix, Entry(*entry)) for scope, prefix, *entry in rows]
