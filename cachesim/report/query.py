@@ -47,6 +47,7 @@ class Variant:
     policy: str
     tariff: str | None
     markers: str
+    rules_no: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,17 +91,20 @@ def report_rows(
     Ordered by variant (the order of the replay), then by the group values, nulls last. An ungrouped report has one row
     per variant even where the filters leave no request. Raises UsageError for unknown dimensions, variants, time zones.
     """
+    return [row for _, row in variant_rows(con, run_no, by, filters)]
+
+
+def variant_rows(
+    con: duckdb.DuckDBPyConnection, run_no: int, by: Sequence[str] = (), filters: Filters | None = None
+) -> list[tuple[int, Row]]:
+    """The rows of `report_rows`, each with the number of its variant."""
     filters = filters or Filters()
     by = list(dict.fromkeys(by))
     variants = shown_variants(con, run_no, filters)
     head = _head(con, run_no, variants)
     con.execute(_aggregate_sql(con, run_no, by, filters, variants))
-    names = ["variant_no", *by, *(column.name for column in COLUMNS)]
-    rows = []
-    for values in con.fetchall():
-        row = dict(zip(names, values, strict=True))
-        rows.append({**head[row.pop("variant_no")], **row})
-    return rows
+    names = [*by, *(column.name for column in COLUMNS)]
+    return [(no, {**head[no], **dict(zip(names, values, strict=True))}) for no, *values in con.fetchall()]
 
 
 def _aggregate_sql(
@@ -154,7 +158,9 @@ def request_rows(con: duckdb.DuckDBPyConnection, run_no: int, filters: Filters |
 
 def variants_of(con: duckdb.DuckDBPyConnection, run_no: int) -> list[Variant]:
     """Every variant of the run, bounds included, in the order of the replay."""
-    con.execute("SELECT variant_no, kind, policy, tariff, markers FROM variants WHERE run_no = ? ORDER BY 1", [run_no])
+    con.execute(
+        "SELECT variant_no, kind, policy, tariff, markers, rules_no FROM variants WHERE run_no = ? ORDER BY 1", [run_no]
+    )
     return [Variant(*row) for row in con.fetchall()]
 
 

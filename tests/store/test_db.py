@@ -12,7 +12,7 @@ import pytest
 
 from cachesim.errors import ConfigError, DatabaseBusy, InputError
 from cachesim.store import db, schema
-from cachesim.store.runs import delete_run
+from cachesim.store.deletion import delete_run
 
 ROOT = Path(__file__).parents[2]
 CHILD = """

@@ -1,0 +1,172 @@
+"""Report rows for programs: JSON, CSV, Markdown and Parquet with the same columns and exact values."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from enum import StrEnum
+from itertools import islice
+from typing import IO, TYPE_CHECKING, Any, Final
+
+import orjson
+
+from cachesim.report.columns import Kind, kind_of
+from cachesim.report.times import instant_text
+
+if TYPE_CHECKING:
+    import polars as pl
+
+Row = dict[str, Any]
+SCHEMA: Final = "cachesim.report/1"
+RATE_DECIMALS: Final = 6
+BATCH: Final = 50_000
+_FORMULA_STARTS: Final = ("=", "+", "-", "@", "\t", "\r")
+
+
+class Format(StrEnum):
+    """How a report is written."""
+
+    TABLE = "table"
+    JSON = "json"
+    CSV = "csv"
+    MD = "md"
+    PARQUET = "parquet"
+
+
+@dataclass(slots=True)
+class Report:
+    """One report: the envelope of the JSON form, its columns in order, and the rows (read once)."""
+
+    command: str
+    columns: Sequence[str]
+    rows: Iterable[Row]
+    by: Sequence[str] = ()
+    runs: Sequence[Row] = ()
+    assumptions: Sequence[Any] = ()
+    problems: Row = field(default_factory=dict)
+
+
+def money_text(value: Decimal) -> str:
+    """The exact value without exponent or trailing zeros: Decimal('1.50000') → '1.5', Decimal('-0.0') → '0'."""
+    text = format(value, "f")
+    if "." in text:
+        text = text.rstrip("0").rstrip(".")
+    return "0" if text in ("-0", "") else text
+
+
+def plain(value: Any, kind: Kind) -> Any:
+    """A value as programs get it: money a decimal string, rates of 6 decimals, times RFC 3339, the rest as it is."""
+    if value is None:
+        return None
+    if kind == "money":
+        return money_text(value)
+    if kind == "rate":
+        return round(value, RATE_DECIMALS) + 0.0  # + 0.0 turns -0.0 into 0.0
+    return instant_text(value) if kind == "time" else value
+
+
+def write(report: Report, form: Format, out: IO[bytes]) -> None:
+    """Write the report to a binary stream; the same report gives the same bytes. TABLE is not a form for programs."""
+    writers = {Format.JSON: _json, Format.CSV: _csv, Format.MD: _markdown, Format.PARQUET: _parquet}
+    writers[form](report, out)
+
+
+def _values(report: Report) -> Iterator[list[Any]]:
+    kinds = [(name, kind_of(name)) for name in report.columns]
+    for row in report.rows:
+        yield [plain(row[name], kind) for name, kind in kinds]
+
+
+def _json(report: Report, out: IO[bytes]) -> None:
+    """The envelope on the first line, then one row a line: reads as one document, compares line by line."""
+    head = {
+        "schema": SCHEMA,
+        "command": report.command,
+        "runs": report.runs,
+        "by": list(report.by),
+        "assumptions": report.assumptions,
+        "problems": report.problems,
+    }
+    out.write(orjson.dumps(head)[:-1] + b',"rows":[')
+    separator = b"\n"
+    for values in _values(report):
+        out.write(separator + orjson.dumps(dict(zip(report.columns, values, strict=True))))
+        separator = b",\n"
+    out.write(b"\n]}\n" if separator == b",\n" else b"]}\n")
+
+
+def csv_cell(value: Any) -> Any:
+    """Text that a spreadsheet would run as a formula gets a leading apostrophe; money and rates are numbers already."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA_STARTS) else value
+
+
+def _csv(report: Report, out: IO[bytes]) -> None:
+    text = io.TextIOWrapper(out, "utf-8", newline="", write_through=True)
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([csv_cell(name) for name in report.columns])
+    numeric = [kind_of(name) == "money" for name in report.columns]
+    for values in _values(report):
+        writer.writerow([v if n else csv_cell(v) for v, n in zip(values, numeric, strict=True)])
+    text.detach()
+
+
+def _markdown(report: Report, out: IO[bytes]) -> None:
+    right = [kind_of(name) not in ("text", "time", "flag") for name in report.columns]
+    lines = [report.columns, ["---:" if r else "---" for r in right]]
+    for cells in (*lines, *_values(report)):
+        out.write(("| " + " | ".join(map(_markdown_cell, cells)) + " |\n").encode())
+
+
+def _markdown_cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    text = clean(str(value))
+    for special in "\\|`*_<[" if isinstance(value, str) and not text.isidentifier() else "|":
+        text = text.replace(special, f"\\{special}")
+    return text
+
+
+def clean(text: str) -> str:
+    """`text` with control characters, terminal escapes and direction overrides made visible as `\\x1b` or `\\u202e`."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _parquet(report: Report, out: IO[bytes]) -> None:
+    import polars as pl
+
+    rows = iter(report.rows)
+    frames = [_frame(report.columns, [])]
+    while batch := list(islice(rows, BATCH)):
+        frames.append(_frame(report.columns, batch))
+    buffer = io.BytesIO()
+    pl.concat(frames).write_parquet(buffer)
+    out.write(buffer.getbuffer())
+
+
+def _frame(columns: Sequence[str], rows: Sequence[Row]) -> pl.DataFrame:
+    import polars as pl
+
+    types: dict[Kind, Any] = {
+        "text": pl.String,
+        "count": pl.Int64,
+        "tokens": pl.Int64,
+        "rate": pl.Float64,
+        "money": pl.String,
+        "time": pl.Datetime("us", "UTC"),
+        "flag": pl.Boolean,
+    }
+    series = []
+    for name in columns:
+        kind = kind_of(name)
+        values = [row[name] if kind == "time" else plain(row[name], kind) for row in rows]
+        series.append(pl.Series(name, values, dtype=types[kind]))
+    return pl.DataFrame(series)

@@ -1,0 +1,193 @@
+"""Tables for people: aligned numbers, honest rounding, and columns that leave by weight when the terminal is narrow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Final
+
+from cachesim.report.columns import BY_NAME, kind_of
+from cachesim.report.formats import clean
+from cachesim.report.times import instant_text
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+Row = dict[str, Any]
+NONE: Final = "–"
+GAP: Final = 2
+MONEY_DIGITS: Final = 3
+KEEP: Final = 1000
+"""The weight of columns that never leave a table: the ones that say what a row is about."""
+
+
+def number(value: int) -> str:
+    """1234567 → '1,234,567'."""
+    return f"{value:,}"
+
+
+def percent(share: float, *, signed: bool = False) -> str:
+    """0.612 → '61.2 %'; what would round to 0 or 100 without being it says so: '<0.1 %', '>99.9 %'."""
+    scaled = abs(share) * 100
+    sign = "−" if share < 0 else "+" if signed and share else ""
+    if 0 < scaled < 0.05:
+        return f"{sign}<0.1 %"
+    if 99.95 <= scaled < 100:
+        return f"{sign}>99.9 %"
+    return f"{sign}{scaled:,.1f} %"
+
+
+def money_decimals(values: Sequence[Decimal | None]) -> int:
+    """Decimals that show at least three digits of the largest value, and never fewer than two."""
+    largest = max((abs(v) for v in values if v), default=Decimal(1))
+    return max(2, MONEY_DIGITS - 1 - largest.adjusted())
+
+
+def money(value: Decimal, decimals: int, *, signed: bool = False) -> str:
+    """Decimal('-6.294'), 2 → '−6.29'; a value that would round to zero without being it shows as '<0.01'."""
+    sign = "−" if value < 0 else "+" if signed and value else ""
+    step = Decimal(1).scaleb(-decimals)
+    if value and abs(value) < step / 2:
+        return f"{sign}<{step:f}"
+    return f"{sign}{abs(value):,.{decimals}f}"
+
+
+def cell(name: str, value: Any, decimals: int = 2) -> str:
+    """The text of one value of the column `name`."""
+    if value is None:
+        return NONE
+    match kind_of(name):
+        case "money":
+            return money(value, decimals, signed=name == "delta")
+        case "rate":
+            return percent(value, signed=name == "drift")
+        case "time":
+            return instant_text(value)
+        case "flag":
+            return "yes" if value else "no"
+        case _:
+            return number(value) if isinstance(value, int) else clean(str(value))
+
+
+def table(
+    columns: Sequence[str],
+    rows: Sequence[Row],
+    width: int,
+    *,
+    total: Row | None = None,
+    titles: dict[str, str] | None = None,
+) -> tuple[Table, list[str]]:
+    """A table of `columns` at most `width` cells wide, and the names of the columns that had to leave.
+
+    `total` becomes a last row under a line. Names are never cut: they fold into several lines where they must.
+    """
+    lines = [*rows, *([total] if total else [])]
+    spread = [row[name] for row in lines for name in columns if kind_of(name) == "money"]
+    decimals = money_decimals(spread)
+    texts = {name: [cell(name, row.get(name), decimals) for row in lines] for name in columns}
+    if total:
+        first = next((name for name in columns if kind_of(name) == "text"), None)
+        texts = {n: [*t[:-1], "all" if n == first else "" if kind_of(n) == "text" else t[-1]] for n, t in texts.items()}
+    heads = {name: (titles or {}).get(name) or title(name) for name in columns}
+    widths = {name: _width(name, heads[name], texts[name], width) for name in columns}
+    kept, dropped = fit(widths, width)
+    widths = _widen({name: widths[name] for name in kept}, heads, width)
+    return _build(kept, heads, texts, widths, total is not None), dropped
+
+
+def title(name: str) -> str:
+    """What stands above a column."""
+    return BY_NAME[name].title if name in BY_NAME else name if name.startswith("tag:") else name.replace("_", " ")
+
+
+def _width(name: str, head: str, texts: Sequence[str], width: int) -> int:
+    from rich.cells import cell_len
+
+    longest = max(map(cell_len, texts), default=0)
+    if kind_of(name) == "text":
+        longest = min(longest, max(24, width // 3))
+    return max(longest, max(map(cell_len, head.split()), default=0))
+
+
+def fit(widths: dict[str, int], width: int) -> tuple[list[str], list[str]]:
+    """Column names that fit into `width` in order, and those dropped, lightest first."""
+    kept, dropped = list(widths), []
+    while _needed(widths[name] for name in kept) > width:
+        lightest = min(kept, key=weight)
+        if weight(lightest) >= KEEP:
+            break
+        kept.remove(lightest)
+        dropped.append(lightest)
+    return kept, dropped
+
+
+def _needed(widths: Iterable[int]) -> int:
+    return sum(width + GAP for width in widths) - 1
+
+
+def _widen(widths: dict[str, int], heads: dict[str, str], width: int) -> dict[str, int]:
+    """Give headings one line instead of several as long as there is room, the heaviest columns first."""
+    out = dict(widths)
+    for name in sorted(widths, key=weight, reverse=True):
+        wider = {**out, name: max(out[name], len(heads[name]))}
+        if _needed(wider.values()) <= width:
+            out = wider
+    return out
+
+
+def weight(name: str) -> int:
+    """How long a column stays in a narrow table."""
+    if name in BY_NAME:
+        return BY_NAME[name].weight
+    return _REQUEST_WEIGHTS.get(name, KEEP)
+
+
+_REQUEST_WEIGHTS: Final = {
+    "outcome": 99, "at": 45, "reason": 48, "principal": 28, "session": 8, "log_format": 3, "tier": 34,
+    "succeeded": 4, "prompt_estimated": 4, "bill_state": 5, "committed": 22, "billed_read_tokens": 21,
+    "billed_creation_5m_tokens": 19, "billed_creation_1h_tokens": 18, "billed_creation_24h_tokens": 17,
+    "billed_uncached_tokens": 16,
+}  # fmt: skip
+
+
+def _build(
+    kept: Sequence[str], heads: dict[str, str], texts: dict[str, list[str]], widths: dict[str, int], has_total: bool
+) -> Table:
+    from rich.box import Box
+    from rich.table import Table
+    from rich.text import Text
+
+    lines = Box("    \n    \n ── \n    \n ── \n    \n    \n    \n")  # a line under the headings and above the total
+    out = Table(box=lines, show_edge=False, pad_edge=False, padding=(0, GAP - 1, 0, 0), header_style="bold")
+    for name in kept:
+        textual = kind_of(name) in ("text", "time", "flag")
+        justify: Any = "left" if textual else "right"
+        fold: Any = "fold" if textual else "ellipsis"
+        out.add_column(heads[name], justify=justify, overflow=fold, width=widths[name], vertical="bottom")
+    count = len(texts[kept[0]]) if kept else 0
+    for i in range(count):
+        last = has_total and i == count - 1
+        if last and count > 1:
+            out.add_section()
+        out.add_row(
+            *(Text(texts[name][i], style=_style(name, texts[name][i])) for name in kept), style="bold" if last else ""
+        )
+    return out
+
+
+def _style(name: str, text: str) -> str:
+    if text == NONE or text == "0":
+        return "dim"
+    if name == "delta":
+        return "green" if text.startswith("−") else "red" if text.startswith("+") else ""
+    return "cyan" if name == "token_hit_rate" else ""
+
+
+def table_columns(columns: Sequence[str], rows: Sequence[Row]) -> list[str]:
+    """The columns a table shows: those for machines never, those about exceptions only where there is one."""
+    shown = []
+    for name in columns:
+        column = BY_NAME.get(name)
+        if column is None or column.shown == "always" or (column.shown == "if_any" and any(r[name] for r in rows)):
+            shown.append(name)
+    return shown
