@@ -1,0 +1,100 @@
+"""The command line: `main` runs one command and turns every failure into one line and an exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Final
+
+from cachesim.errors import CachesimError
+
+INTERRUPTED: Final = 130
+BUG: Final = 70
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run `cachesim` with `args` (default: the process arguments) and exit with the code of `cachesim.errors`."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError):  # streams that tests put in place
+            stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+    code = _run(sys.argv[1:] if args is None else list(args))
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _silence_stdout()
+    sys.exit(code)
+
+
+def _run(args: list[str]) -> int:
+    import typer
+    from typer.exceptions import TyperException
+
+    from cachesim.cli.lazy import application
+
+    try:
+        code = application().main(args, prog_name="cachesim", standalone_mode=False)
+    except CachesimError as error:
+        return _say(str(error), error.exit_code)
+    except TyperException as error:
+        return _usage(error)
+    except (KeyboardInterrupt, typer.Abort):
+        return _say("interrupted", INTERRUPTED)
+    except BrokenPipeError:
+        _silence_stdout()
+        return 0
+    except MemoryError:
+        return _say("out of memory; see --help for options that need less", 1)
+    except Exception as error:
+        return _bug(error)
+    if code == INTERRUPTED:  # typer turns Ctrl-C inside a command into this result
+        return _say("interrupted", INTERRUPTED)
+    return code if isinstance(code, int) else 0
+
+
+def _say(message: str, code: int) -> int:
+    from cachesim.report.formats import clean
+
+    print(f"cachesim: {' '.join(clean(line) for line in message.splitlines())}", file=sys.stderr)
+    if os.environ.get("CACHESIM_DEBUG") == "1":
+        traceback.print_exc()
+    return code
+
+
+def _usage(error: Exception) -> int:
+    """A mistake on the command line, with the nearest name if there is one."""
+    message = error.format_message() if hasattr(error, "format_message") else str(error)
+    ctx = getattr(error, "ctx", None)
+    if type(error).__name__ == "NoArgsIsHelpError":
+        print(message)
+        return 2
+    wrong = getattr(error, "option_name", None)
+    if type(error).__name__ == "NoSuchOption" and wrong and ctx is not None:
+        options = [o for parameter in ctx.command.get_params(ctx) for o in parameter.opts if o.startswith("--")]
+        near = get_close_matches(wrong, options, 1)
+        message = f"{error.message}." + (f" Did you mean {near[0]}?" if near else "")  # type: ignore[attr-defined]
+    where = f" (see `{ctx.command_path} --help`)" if ctx is not None else ""
+    return _say(f"{message.rstrip()}{where}", 2)
+
+
+def _bug(error: Exception) -> int:
+    """One line with the type and the place, never the message: it may quote the data."""
+    here = Path(__file__).parents[1]
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if here in Path(f.filename).parents]
+    last = frames[-1] if frames else None
+    place = f"cachesim/{Path(last.filename).relative_to(here)}:{last.lineno}" if last else "outside cachesim"
+    return _say(
+        f"this is a bug in cachesim: {type(error).__name__} at {place}; please report it"
+        " (CACHESIM_DEBUG=1 shows the traceback, which may contain data)",
+        BUG,
+    )
+
+
+def _silence_stdout() -> None:
+    """The reader has gone (`| head`): let the interpreter's last flush go nowhere."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

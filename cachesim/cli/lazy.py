@@ -1,0 +1,108 @@
+"""The command table: each command's module is imported only when that command runs, so `--help` is instant.
+
+A command `name` is a module `cachesim.cli.<name>` (dashes become underscores) with an attribute `app`: a `typer.Typer`
+with one `@app.command(...)`, or several under a callback. A new command is that module and one line in COMMANDS.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Annotated, Any, Final
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A command as `cachesim --help` lists it."""
+
+    name: str
+    panel: str
+    help: str
+
+
+COMMANDS: Final[tuple[Entry, ...]] = (
+    Entry("replay", "Replay", "Replay request logs through one or more cache policies and tariffs."),
+    Entry("check", "Replay", "Read logs and configuration without replaying, and say what would be assumed."),
+    Entry("report", "Results", "Hit rates and bills of a run, by model, principal, day, tag, request …"),
+    Entry("runs", "Results", "List, show and delete the runs of a database."),
+    Entry("policies", "Rules and proofs", "The classifier versions, rule by rule, and where they differ."),
+    Entry("conformance", "Rules and proofs", "Check the classifier against golden cases of the real gateway."),
+    Entry("synth", "Rules and proofs", "Write a synthetic request log to try things on."),
+)
+_BY_NAME: Final = {entry.name: entry for entry in COMMANDS}
+
+
+def examples(*lines: str) -> str:
+    """The epilog of a command's help: one example a line (`command  # what it does`)."""
+    return "\n".join(["[bold]Examples[/bold]", *(f"  {line.replace('[', chr(92) + '[')}" for line in lines)])
+
+
+class LazyGroup(TyperGroup):
+    """Lists commands from COMMANDS and imports a command's module when it is called."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(_BY_NAME)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """A stand-in that carries only the name and the help of the list."""
+        entry = _BY_NAME.get(cmd_name)
+        return entry and TyperCommand(entry.name, help=entry.help, rich_help_panel=entry.panel, add_help_option=False)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        self.commands = {
+            name: self.get_command(ctx, name) for name in _BY_NAME
+        }  # the names `did you mean` chooses from
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, load(name) if command is not None and name is not None else command, rest
+
+
+def load(name: str) -> Any:
+    """The real command, its module imported now."""
+    module = import_module(f"cachesim.cli.{name.replace('-', '_')}")
+    command = typer.main.get_command(module.app)
+    command.name = name
+    return command
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from cachesim import __version__
+
+        typer.echo(f"cachesim {__version__}")
+        raise typer.Exit
+
+
+def application() -> Any:
+    """The whole program as one command."""
+    app = typer.Typer(
+        cls=LazyGroup,
+        name="cachesim",
+        rich_markup_mode="rich",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        epilog=examples(
+            "cachesim synth demo.jsonl        # a log to play with",
+            "cachesim replay demo.jsonl       # what caching would have done to it",
+            "cachesim report --by principal   # who gains, who loses",
+        ),
+    )
+
+    @app.callback()
+    def cachesim(
+        version: Annotated[
+            bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+        ] = False,
+    ) -> None:
+        """Replay captured LLM request logs through dwctl's exact prompt-cache classifier, offline."""
+
+    return typer.main.get_command(app)
+
+
+def split_commas(values: Iterable[str] | None) -> tuple[str, ...]:
+    """Repeatable options that also take lists: ['model,day', 'tier'] → ('model', 'day', 'tier')."""
+    return tuple(part.strip() for value in values or () for part in value.split(",") if part.strip())

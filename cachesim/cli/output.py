@@ -1,0 +1,56 @@
+"""Where results go: data to stdout or a file that appears whole or not at all, words to stderr."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Final
+
+from cachesim.errors import InputError, UsageError
+from cachesim.report.formats import Format, Report, write
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+PIPE_WIDTH: Final = 120
+
+
+def console(*, stderr: bool = False, file: IO[str] | None = None) -> Console:
+    """A console as wide as the terminal, COLUMNS, or PIPE_WIDTH where the output is no terminal."""
+    from rich.console import Console
+
+    target = file or (sys.stderr if stderr else sys.stdout)
+    piped = not target.isatty() and not os.environ.get("COLUMNS")
+    return Console(file=target, width=PIPE_WIDTH if piped else None, highlight=False, soft_wrap=False, markup=False)
+
+
+def emit(report: Report, form: Format, output: Path | None) -> None:
+    """Write the report in a form for programs; UsageError for Parquet on a terminal, InputError for bad paths."""
+    if output is None:
+        if form is Format.PARQUET and sys.stdout.isatty():
+            raise UsageError("--format parquet: binary, not for a terminal; add --output FILE")
+        sys.stdout.flush()
+        write(report, form, sys.stdout.buffer)
+        sys.stdout.buffer.flush()
+        return
+    with whole_file(output) as file:
+        write(report, form, file)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[IO[bytes]]:
+    """A binary file that replaces `path` only when everything is written."""
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        file = part.open("wb")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror}); choose another --output") from error
+    try:
+        with file:
+            yield file
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)

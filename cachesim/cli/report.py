@@ -1,0 +1,268 @@
+"""`cachesim report`: a run's hit rates and bills, grouped any way, in any form."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from heapq import nsmallest
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from cachesim.cli.lazy import examples, split_commas
+from cachesim.cli.output import console, emit, whole_file
+from cachesim.errors import UsageError
+from cachesim.report.columns import kind_of
+from cachesim.report.formats import Format, Report, Row
+
+if TYPE_CHECKING:
+    import duckdb
+
+    from cachesim.report.query import Filters
+
+TABLE_ROWS: Final = 50
+"""Rows per block of a table unless --top says otherwise; the other forms always hold everything."""
+DEFAULT_SORT: Final = "prompt_tokens"
+
+app = typer.Typer()
+_REDUCE: Final = "Reduce"
+_GROUP: Final = "Group by"
+
+
+def _shortcut(name: str) -> Any:
+    return typer.Option(f"--by-{name}", help=f"Same as --by {name}.", rich_help_panel=_GROUP)
+
+
+def _only(name: str, what: str) -> Any:
+    return typer.Option(f"--{name}", metavar="NAME", help=f"Only this {what} (repeatable).", rich_help_panel=_REDUCE)
+
+
+def _when(name: str, what: str) -> Any:
+    return typer.Option(f"--{name}", metavar="TIME", help=what, rich_help_panel=_REDUCE)
+
+
+_BY_HELP: Final = (
+    "model, principal, day, hour, session, tier, outcome, reason, log_format, tag:NAME, or request (alone);"
+    " repeatable or with commas."
+)
+By = Annotated[list[str] | None, typer.Option("--by", metavar="NAME,…", rich_help_panel=_GROUP, help=_BY_HELP)]
+ByModel = Annotated[bool, _shortcut("model")]
+ByPrincipal = Annotated[bool, _shortcut("principal")]
+ByDay = Annotated[bool, _shortcut("day")]
+ByHour = Annotated[bool, _shortcut("hour")]
+BySession = Annotated[bool, _shortcut("session")]
+ByOutcome = Annotated[bool, _shortcut("outcome")]
+ByReason = Annotated[bool, _shortcut("reason")]
+ByTier = Annotated[bool, _shortcut("tier")]
+ByRequest = Annotated[bool, _shortcut("request")]
+RunName = Annotated[str, typer.Option("--run", metavar="RUN", help="Number or digest of the run.")]
+Database = Annotated[str, typer.Option("--db", metavar="FILE", help="The run database.")]
+PolicyNames = Annotated[list[str] | None, _only("policy", "policy or bound")]
+TariffNames = Annotated[list[str] | None, _only("tariff", "tariff set")]
+ModelNames = Annotated[list[str] | None, _only("model", "model")]
+PrincipalNames = Annotated[list[str] | None, _only("principal", "principal")]
+Since = Annotated[str | None, _when("since", "From this date or time on (what is shown, not what is replayed).")]
+Until = Annotated[str | None, _when("until", "Before this date or time.")]
+Zone = Annotated[str, typer.Option("--timezone", metavar="ZONE", help="For days, hours, and times without an offset.")]
+Bounds = Annotated[bool, typer.Option("--bounds", help="Show the bounds off and ideal beside the policies.")]
+Sort = Annotated[
+    str | None, typer.Option("--sort", metavar="COLUMN[:asc|:desc]", help="Order of the rows; numbers: largest first.")
+]
+Top = Annotated[
+    int | None, typer.Option("--top", min=1, metavar="N", help="Only the first N rows per policy and tariff.")
+]
+Form = Annotated[Format, typer.Option("--format", "-f", help="How to write it; all but table are exact.")]
+Output = Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write to a file, not to stdout.")]
+Explain = Annotated[bool, typer.Option("--explain-columns", help="Define every column below the table.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No remarks on stderr.")]
+
+
+@dataclass(frozen=True, slots=True)
+class Sorting:
+    """Which rows of a block come first, and how many are shown (None: all)."""
+
+    column: str | None
+    descending: bool
+    top: int | None
+
+
+@app.command(
+    epilog=examples(
+        "cachesim report                                            # totals of the latest run",
+        "cachesim report --by model,day --timezone Europe/Berlin    # any combination of groups",
+        "cachesim report --by reason                                # why requests did not use the cache",
+        "cachesim report --by request --format csv -o requests.csv  # one row per request",
+    )
+)
+def report(
+    by: By = None,
+    by_model: ByModel = False,
+    by_principal: ByPrincipal = False,
+    by_day: ByDay = False,
+    by_hour: ByHour = False,
+    by_session: BySession = False,
+    by_outcome: ByOutcome = False,
+    by_reason: ByReason = False,
+    by_tier: ByTier = False,
+    by_request: ByRequest = False,
+    run: RunName = "latest",
+    db: Database = "cachesim.duckdb",
+    policy: PolicyNames = None,
+    tariff: TariffNames = None,
+    model: ModelNames = None,
+    principal: PrincipalNames = None,
+    since: Since = None,
+    until: Until = None,
+    timezone: Zone = "UTC",
+    bounds: Bounds = False,
+    sort: Sort = None,
+    top: Top = None,
+    form: Form = Format.TABLE,
+    output: Output = None,
+    explain: Explain = False,
+    quiet: Quiet = False,
+) -> None:
+    """Hit rates and bills of a run, by model, principal, day, tag, request …
+
+    Only successful requests that the policy serves are in totals and rates; failed and rejected ones are counted apart.
+    """
+    from cachesim.report.query import Filters
+    from cachesim.report.runs import find_run
+    from cachesim.report.times import parse_instant
+    from cachesim.store.db import open_database
+
+    flags = {
+        "model": by_model, "principal": by_principal, "day": by_day, "hour": by_hour, "session": by_session,
+        "outcome": by_outcome, "reason": by_reason, "tier": by_tier, "request": by_request,
+    }  # fmt: skip
+    groups = list(dict.fromkeys([*split_commas(by), *(name for name, wanted in flags.items() if wanted)]))
+    with open_database(db, read_only=True) as con:
+        filters = Filters(
+            since_us=parse_instant(con, "--since", since, timezone) if since else None,
+            until_us=parse_instant(con, "--until", until, timezone) if until else None,
+            timezone=timezone,
+            policies=tuple(policy or ()),
+            tariffs=tuple(tariff or ()),
+            models=tuple(model or ()),
+            principals=tuple(principal or ()),
+            bounds=bounds,
+        )
+        made, totals = _make(con, find_run(con, run), groups, filters)
+        sorting = _sorting(sort, top, made.columns, default=top is not None)
+        if form is Format.TABLE:
+            _print(made, totals, sorting, output, explain=explain, quiet=quiet)
+        else:
+            made.rows = _arrange(made.rows, sorting)
+            emit(made, form, output)
+
+
+def _make(
+    con: duckdb.DuckDBPyConnection, run_no: int, by: list[str], filters: Filters
+) -> tuple[Report, list[Row] | None]:
+    """The report, and for grouped ones the rows of its totals."""
+    from cachesim.report.columns import COLUMNS, REQUEST_COLUMNS
+    from cachesim.report.query import report_rows, request_rows, shown_variants
+    from cachesim.report.runs import show_run
+
+    variants = shown_variants(con, run_no, filters)
+    lead = [
+        "run",
+        "policy",
+        "tariff",
+        *(["markers"] if len({v.markers for v in variants if v.kind != "bound"}) > 1 else []),
+    ]
+    info = show_run(con, run_no)
+    rows: Iterable[Row]
+    totals = None
+    if by == ["request"]:
+        columns = [*lead, *(name for name, _, _ in REQUEST_COLUMNS)]
+        rows = request_rows(con, run_no, filters)
+    elif "request" in by:
+        raise UsageError("--by request: one row per request cannot be combined with other groups")
+    else:
+        columns = [*lead, *by, *(column.name for column in COLUMNS)]
+        rows = report_rows(con, run_no, by, filters)
+        totals = report_rows(con, run_no, [], filters) if by else None
+    made = Report("report", columns, rows, by, [info.entry()], info.assumptions, info.problems)
+    return made, totals
+
+
+def _sorting(sort: str | None, top: int | None, columns: Sequence[str], *, default: bool) -> Sorting:
+    if sort is None:
+        return Sorting(DEFAULT_SORT if default else None, True, top)
+    name, _, direction = sort.rpartition(":") if sort.endswith((":asc", ":desc")) else (sort, "", "")
+    if name not in columns:
+        near = get_close_matches(name, columns, 1)
+        raise UsageError(f"--sort {name!r}: no such column" + (f"; did you mean {near[0]}?" if near else ""))
+    descending = direction == "desc" if direction else kind_of(name) != "text"
+    return Sorting(name, descending, top)
+
+
+def _arrange(rows: Iterable[Row], sorting: Sorting) -> Iterator[Row]:
+    """Rows in the wanted order within each policy and tariff, nulls last; keeps only --top rows in memory."""
+    from cachesim.report.render import lead_key
+
+    if sorting.column is None:
+        yield from rows
+        return
+    for _, block in groupby(rows, key=lead_key):
+        yield from _first(block, sorting.column, sorting)
+
+
+def _first(block: Iterator[Row], column: str, sorting: Sorting) -> list[Row]:
+    numeric = kind_of(column) != "text"
+    flip = -1 if sorting.descending else 1
+
+    def key(row: Row) -> tuple[bool, Any]:
+        value = row[column]
+        return value is None, (flip * value if numeric else value) if value is not None else 0
+
+    if sorting.top is not None and numeric:
+        return nsmallest(sorting.top, block, key=key)
+    rows = list(block)
+    known = sorted((r for r in rows if r[column] is not None), key=lambda r: r[column], reverse=sorting.descending)
+    return [*known, *(r for r in rows if r[column] is None)][: sorting.top]
+
+
+def _print(
+    made: Report, totals: list[Row] | None, sorting: Sorting, output: Path | None, *, explain: bool, quiet: bool
+) -> None:
+    import io
+
+    from cachesim.report.render import explain_columns, note_dropped, print_report, say
+
+    limit = sorting.top or TABLE_ROWS
+    rows, hidden = _limited(_arrange(made.rows, sorting), limit, sorting.top is None)
+    text = io.StringIO()
+    out = console(file=text) if output else console()
+    words = console(stderr=True)
+    if not rows:
+        say(words, "No request matches.")
+    dropped = print_report(out, made.by, rows, totals, made.columns)
+    if explain:
+        explain_columns(out, [name for name in made.columns if name not in ("run",)])
+    if output:
+        with whole_file(output) as file:
+            file.write(text.getvalue().encode())
+    if not quiet:
+        note_dropped(words, dropped)
+        if hidden:
+            say(words, f"{hidden:,} more rows: --top N, or --format csv for all of them.")
+
+
+def _limited(rows: Iterable[Row], limit: int, cut: bool) -> tuple[list[Row], int]:
+    """At most `limit` rows of each block if `cut`, and how many were left out."""
+    from cachesim.report.render import lead_key
+
+    kept: list[Row] = []
+    hidden = 0
+    for _, block in groupby(rows, key=lead_key):
+        for i, row in enumerate(block):
+            if cut and i >= limit:
+                hidden += 1
+            else:
+                kept.append(row)
+    return kept, hidden
