@@ -51,15 +51,26 @@ def load_tokenizer(source: str, version: str | None = None) -> LoadedTokenizer:
     Raises InputError where nothing is found (the message lists what was looked for) and ConfigError where the file
     found is not a tokenizer.json.
     """
+    data, exact = _file_of(source)
+    return _load(source, data, version, exact=exact)
+
+
+def tokenizer_version(source: str, version: str | None = None) -> str:
+    """The version `load_tokenizer` would give, without building the tokenizer. Raises InputError."""
+    return version or hashlib.sha256(_file_of(source)[0]).hexdigest()
+
+
+def _file_of(source: str) -> tuple[bytes, bool]:
+    """The bytes of the tokenizer file that `source` names, and whether its counts are exact."""
     if source == "default":
-        return _load(source, gzip.decompress(_read(source, DEFAULT_FILE)), version, exact=False)
+        return gzip.decompress(_read(source, DEFAULT_FILE)), False
     if source.startswith("hub:"):
         path = _find_in_hub(source)
     elif source.startswith("package:"):
         path = _find_in_package(source)
     else:
         path = _find_file(source)
-    return _load(source, _read(source, path), version, exact=True)
+    return _read(source, path), True
 
 
 def installed_tokenizers() -> list[str]:

@@ -28,7 +28,7 @@ REQUEST_COLUMNS: Final = (
 PROMPT_COLUMNS: Final = ("row_no", "rules_no", *Prompt._fields)
 
 _NO_USAGE: Final = Usage()
-_NOTHING: Final = ("not_cacheable", 0)
+_POSITIVE: Final = 2**63 - 1
 
 Sink = Callable[[str, dict[str, Sequence[Any]]], None]
 """Takes a batch: `requests` or `prompts`, and its columns."""
@@ -54,8 +54,10 @@ class TraceBuilder:
         self._uris: dict[tuple[str, str], tuple[str, int]] = {}
         self._tags: dict[tuple[tuple[str, str], ...], str] = {(): "{}"}
 
-    def add(self, record: LogRecord, at_us: int) -> None:
-        """Prepare one record that arrived at `at_us`. Raises CachesimError where its tokenizer cannot be had."""
+    def add(self, record: LogRecord) -> None:
+        """Prepare one record, which must have an arrival time. Raises CachesimError where its tokenizer cannot be had."""
+        at_us = record.at_us
+        assert at_us is not None
         api, query = self._uri(record.method, record.uri)
         prompts, state, model, tokenizer_no = self._read(record, api, query)
         row_no = self.records
@@ -73,7 +75,7 @@ class TraceBuilder:
                 record.file_no,
                 record.line,
                 record.offset,
-                record.digest,
+                record.digest & _POSITIVE,
                 record.log_format,
                 record.id if record.id is not None else f"{self._names[record.file_no]}:{record.line}",
                 at_us,

@@ -1,0 +1,184 @@
+"""From log files to a prepared trace in the run database, reusing what was prepared before."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, Final
+
+from cachesim.config import Config, model_config
+from cachesim.core.model import BadLine
+from cachesim.core.policy import PRESETS, BodyRules, Policy
+from cachesim.counting.resolve import tokenizer_version
+from cachesim.errors import NothingUsable
+from cachesim.prepare.builder import TraceBuilder
+from cachesim.prepare.tokenizers import UNMAPPED, ModelTokenizer, Tokenizers
+from cachesim.store.db import transaction
+from cachesim.store.trace_reader import find_trace, has_input_of_size, known_counts, load_trace
+from cachesim.store.traces import PreparedTrace, TraceInput, TraceWriter
+from cachesim.trace.open import Source
+from cachesim.trace.reader import ReadFacts, ReadOptions, read_records
+from cachesim.trace.stored import digest_file
+
+if TYPE_CHECKING:
+    import duckdb
+
+PREPARED_AS: Final = 1
+"""Changes when preparation gives other results, so that older prepared traces are not reused."""
+
+_BAD_LINE_BATCH: Final = 10_000
+DEFAULT_TOKENIZER: Final = "default"
+
+Progress = Callable[[int], None]
+
+
+@dataclass(slots=True)
+class Preparation:
+    """What to read, how, and for which rules. on_bad_line: sees every bad line with its raw bytes, as it is met.
+
+    strict: any bad line is an error; fresh: read again even if the same was prepared before.
+    """
+
+    sources: Sequence[Source]
+    options: ReadOptions
+    config: Config
+    rules: Sequence[BodyRules]
+    strict: bool = False
+    fresh: bool = False
+    on_bad_line: Callable[[BadLine], None] | None = None
+    reused: bool = field(default=False, init=False)
+
+
+def body_rule_sets(policies: Sequence[Policy]) -> list[BodyRules]:
+    """The distinct body rules to prepare for: always both presets', so that comparing them reads nothing again."""
+    return list(dict.fromkeys(p.body_rules for p in [*PRESETS.values(), *policies]))
+
+
+def prepare(con: duckdb.DuckDBPyConnection, job: Preparation, progress: Progress | None = None) -> PreparedTrace:
+    """The prepared trace of the job's logs, stored (or found) in the database.
+
+    Raises NothingUsable where no record is usable, or for any bad line under `strict`; then nothing is stored.
+    """
+    stored = None if job.fresh else _find_prepared(con, job)
+    if stored is not None:
+        job.reused = True
+        trace = load_trace(con, stored)
+        _refuse_unusable(job, trace.request_count, Counter(trace.facts["bad"]))
+        return trace
+    tokenizers = Tokenizers(lambda alias: _tokenizer_of(job.config, alias), lambda v: known_counts(con, v))
+    try:
+        with transaction(con):
+            return _read(con, job, tokenizers, progress)
+    finally:
+        tokenizers.close()
+
+
+def _tokenizer_of(config: Config, alias: str | None) -> ModelTokenizer:
+    found = model_config(config, alias or "")
+    return ModelTokenizer(found.tokenizer or DEFAULT_TOKENIZER, found.tokenizer_version)
+
+
+def _find_prepared(con: duckdb.DuckDBPyConnection, job: Preparation) -> int | None:
+    """The number of an equal trace. Files are hashed in advance only if the database knows files of their sizes."""
+    sizes = [source.stored_bytes for source in job.sources]
+    paths = [source.path for source in job.sources]
+    if not all(size is not None and has_input_of_size(con, size) for size in sizes):
+        return None
+    digests = [digest_file(path) for path in paths if path is not None]
+    return find_trace(con, _digest(job, [sha for _, sha in digests]))
+
+
+def _digest(job: Preparation, inputs: Sequence[str]) -> str:
+    """SHA-256 over everything that decides a prepared trace."""
+    versions = {
+        pattern: tokenizer_version(m.tokenizer, m.tokenizer_version) if m.tokenizer != UNMAPPED else UNMAPPED
+        for pattern, m in job.config.models.items()
+        if m.tokenizer is not None
+    }
+    what = {
+        "prepared_as": PREPARED_AS,
+        "inputs": [[source.name, sha] for source, sha in zip(job.sources, inputs, strict=True)],
+        "options": {**asdict(job.options), "principals": sorted(job.options.principals.items())},
+        "tokenizers": [tokenizer_version(DEFAULT_TOKENIZER), sorted(versions.items())],
+        "rules": [asdict(rules) for rules in job.rules],
+    }
+    return sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
+
+
+def _read(
+    con: duckdb.DuckDBPyConnection, job: Preparation, tokenizers: Tokenizers, progress: Progress | None
+) -> PreparedTrace:
+    writer = TraceWriter(con)
+    builder = TraceBuilder(job.rules, tokenizers, [source.name for source in job.sources], writer.stage)
+    facts = ReadFacts()
+    bad: list[BadLine] = []
+    reasons: Counter[str] = Counter()
+    for item in read_records(job.sources, job.options, progress, facts):
+        if type(item) is BadLine:
+            reasons[item.reason] += 1
+            if job.on_bad_line is not None:
+                job.on_bad_line(item)
+            bad.append(item)
+            if len(bad) >= _BAD_LINE_BATCH:
+                writer.bad_lines(bad)
+                bad.clear()
+        else:
+            builder.add(item)  # type: ignore[arg-type]  # mypy does not narrow by `type(…) is`, which is the fast test
+    builder.flush()
+    writer.bad_lines(bad)
+    _refuse_unusable(job, builder.records, reasons)
+    tokenizers.finish()
+    return writer.finish(
+        _digest(job, [source.sha256 or "" for source in job.sources]),
+        builder,
+        list(_inputs(job.sources, facts)),
+        _facts(facts, reasons),
+    )
+
+
+def _refuse_unusable(job: Preparation, records: int, reasons: Counter[str]) -> None:
+    listed = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())
+    names = ", ".join(source.name for source in job.sources)
+    if job.strict and reasons:
+        raise NothingUsable(f"{names}: {reasons.total()} bad lines ({listed}), none allowed with --strict; nothing was stored")
+    if not records:
+        why = f"{reasons.total()} bad lines: {listed}" if reasons else "nothing in it"
+        raise NothingUsable(f"{names}: no usable record ({why}); `cachesim check` names the lines")
+
+
+def _inputs(sources: Sequence[Source], facts: ReadFacts) -> Iterator[TraceInput]:
+    for source, file in zip(sources, facts.files, strict=True):
+        size = source.size if source.size is not None else 0
+        yield TraceInput(source.name, size, source.sha256 or "", file.log_format, file.records, file.bad_lines)
+
+
+def _facts(facts: ReadFacts, reasons: Counter[str]) -> dict[str, Any]:
+    """What was counted and assumed while reading, as JSON."""
+    files = [
+        {
+            "name": f.name,
+            "log_format": f.log_format,
+            "records": f.records,
+            "bad_lines": f.bad_lines,
+            "first_at_us": f.first_at_us,
+            "last_at_us": f.last_at_us,
+            "unordered": f.out_of_order,
+            "reversed": f.is_reversed,
+            "answers": f.answers,
+            "answered": f.answered,
+        }
+        for f in facts.files
+    ]
+    totals = {
+        "filtered": sum(f.filtered for f in facts.files),
+        "unordered": sum(f.out_of_order for f in facts.files),
+        "without_duration": sum(f.without_duration for f in facts.files),
+        "default_principal": sum(f.default_principal for f in facts.files),
+        "unscoped": sum(f.unscoped for f in facts.files),
+        "synthetic_times": sum(f.synthetic_times for f in facts.files),
+        "unmatched_answers": facts.unmatched_answers,
+    }
+    return {"files": files, "bad": dict(reasons), "principal": facts.default_principal, **totals}
