@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import argparse
 import gzip
+import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +26,7 @@ from cachesim.synth.text import Writer
 from cachesim.synth.words import VOCABULARY, adverb, gerund, past, third_person
 
 SEED: Final = 1
-VOCABULARY_SIZE: Final = 24_576
+VOCABULARY_SIZE: Final = 32_000
 CORPUS_BYTES: Final = 16_000_000
 # A mark sticks to the letters after it (`.name`, `_id`, `(self`), digits go in threes, a line end ends a run.
 SPLIT: Final = (
@@ -56,9 +58,36 @@ def corpus(seed: int, size: int) -> Iterator[str]:
     kinds = [kind for kind, share in SHARES.items() for _ in range(share)]
     written = 0
     while written < size:
-        text = writer.text(kinds[int(writer.rng.random() * len(kinds))])
+        text = restyle(writer.text(kinds[int(writer.rng.random() * len(kinds))]), writer.rng.random())
         written += len(text)
         yield text + "\n\n"
+
+
+def restyle(text: str, draw: float) -> str:
+    """Some texts as they also occur: indented with tabs, escaped inside JSON, shouted, with trailing blanks."""
+    if draw < 0.15:
+        return re.sub(r"^(?: {4})+", lambda match: "\t" * (len(match[0]) // 4), text, flags=re.MULTILINE)
+    if draw < 0.22:
+        return json.dumps(text, ensure_ascii=False)
+    if draw < 0.25:
+        return text.upper()
+    if draw < 0.28:
+        return re.sub(r"\n\n|(?<=[:;,])\n", "\n        \n", text)
+    return text
+
+
+def derived() -> Iterator[str]:
+    """Nouns and adjectives formed from the verbs: `creator`-like words are too many to list."""
+    for verb in VOCABULARY["verbs"]:
+        stem = verb.removesuffix("e")
+        yield stem + ("r" if verb.endswith("er") else "er")
+        yield stem + "able"
+        if verb.endswith("ate"):
+            yield stem + "ion"
+        elif verb.endswith("ize"):
+            yield stem + "ation"
+        elif verb.endswith("ify"):
+            yield verb.removesuffix("y") + "ication"
 
 
 def every_word() -> Iterator[str]:
@@ -66,7 +95,7 @@ def every_word() -> Iterator[str]:
     v = VOCABULARY
     inflected = [form(verb) for verb in v["verbs"] for form in (third_person, past, gerund)]
     inflected += [third_person(noun) for noun in v["nouns"]] + [adverb(word) for word in v["adjectives"]]
-    for words in (*v.values(), inflected):
+    for words in (*v.values(), inflected, tuple(derived())):
         for word in words:
             yield f" {word} {word.capitalize()}\n{word.capitalize()} {word}_{word}.{word}({word} {word.upper()}"
 

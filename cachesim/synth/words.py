@@ -49,7 +49,9 @@ def past(verb: str) -> str:
 
 def gerund(verb: str) -> str:
     """`walk` -> `walking`, `write` -> `writing`, `run` -> `running`."""
-    if verb.endswith("e") and not verb.endswith(("ee", "ie")):
+    if verb.endswith("ie"):
+        return verb[:-2] + "ying"
+    if verb.endswith("e") and not verb.endswith("ee"):
         return verb[:-1] + "ing"
     return verb + (verb[-1] if _doubles(verb) else "") + "ing"
 
