@@ -143,7 +143,9 @@ def _refuse_unusable(job: Preparation, records: int, reasons: Counter[str]) -> N
     listed = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())
     names = ", ".join(source.name for source in job.sources)
     if job.strict and reasons:
-        raise NothingUsable(f"{names}: {reasons.total()} bad lines ({listed}), none allowed with --strict; nothing was stored")
+        raise NothingUsable(
+            f"{names}: {reasons.total()} bad lines ({listed}), none allowed with --strict; nothing was stored"
+        )
     if not records:
         why = f"{reasons.total()} bad lines: {listed}" if reasons else "nothing in it"
         raise NothingUsable(f"{names}: no usable record ({why}); `cachesim check` names the lines")

@@ -107,17 +107,19 @@ class Run:
                 self._lanes.append(Lane(gates, trace, trace.cumulative, MemoryIndex()))
                 self._lane_variants.append([])
             self._lane_variants[variant.lane].append(variant)
-        self._prices: list[Prices] = []
         self._dormant: list[list[Dormant]] = [[] for _ in self._lanes]
 
     def execute(
         self,
         options: dict[str, Any],
-        assumptions: Sequence[dict[str, str]],
+        assumptions: Callable[[Sequence[Prices]], Sequence[dict[str, str]]],
         problems: dict[str, Any],
         progress: Progress,
     ) -> int:
-        """Replay everything and store it; returns the run's number. `progress` is told how many requests are done."""
+        """Replay everything and store it; returns the run's number.
+
+        assumptions: told the prices that were used; progress: told how many requests are done.
+        """
         self._declare()
         if self._continued:
             self._inherit(self._continued[0])
@@ -138,7 +140,7 @@ class Run:
         for lane_no, lane in enumerate(self._lanes):
             numbers = [variant.number for variant in self._lane_variants[lane_no]]
             save_index(self._con, self.writer.run_no, numbers, lane, self._key, self._dormant[lane_no], last_us)
-        self.writer.head(options, assumptions, problems)
+        self.writer.head(options, assumptions(prices), problems)
         return self.writer.run_no
 
     def _declare(self) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from cachesim.cli.lazy import examples, split_commas
+from cachesim.cli.lazy import command_app, examples, split_commas
 from cachesim.cli.output import console, emit, whole_file
 from cachesim.errors import UsageError
 from cachesim.report.columns import kind_of
@@ -27,7 +27,7 @@ TABLE_ROWS: Final = 50
 """Rows per block of a table unless --top says otherwise; the other forms always hold everything."""
 DEFAULT_SORT: Final = "prompt_tokens"
 
-app = typer.Typer()
+app = command_app()
 _REDUCE: Final = "Reduce"
 _GROUP: Final = "Group by"
 
@@ -150,7 +150,7 @@ def report(
             principals=tuple(principal or ()),
             bounds=bounds,
         )
-        made, totals = _make(con, find_run(con, run), groups, filters)
+        made, totals = make_report(con, find_run(con, run), groups, filters)
         sorting = _sorting(sort, top, made.columns, default=top is not None)
         if form is Format.TABLE:
             _print(made, totals, sorting, output, explain=explain, quiet=quiet)
@@ -159,8 +159,8 @@ def report(
             emit(made, form, output)
 
 
-def _make(
-    con: duckdb.DuckDBPyConnection, run_no: int, by: list[str], filters: Filters
+def make_report(
+    con: duckdb.DuckDBPyConnection, run_no: int, by: list[str], filters: Filters, command: str = "report"
 ) -> tuple[Report, list[Row] | None]:
     """The report, and for grouped ones the rows of its totals."""
     from cachesim.report.columns import COLUMNS, REQUEST_COLUMNS
@@ -186,7 +186,7 @@ def _make(
         columns = [*lead, *by, *(column.name for column in COLUMNS)]
         rows = report_rows(con, run_no, by, filters)
         totals = report_rows(con, run_no, [], filters) if by else None
-    made = Report("report", columns, rows, by, [info.entry()], info.assumptions, info.problems)
+    made = Report(command, columns, rows, by, [info.entry()], info.assumptions, info.problems)
     return made, totals
 
 
@@ -235,7 +235,9 @@ def _print(
     from cachesim.report.render import explain_columns, note_dropped, print_report, say
 
     limit = sorting.top or TABLE_ROWS
-    rows, hidden = _limited(_arrange(made.rows, sorting), limit, sorting.top is None)
+    rows, hidden = _limited(_arrange(made.rows, sorting), limit)
+    if isinstance(made.rows, list):
+        hidden = len(made.rows) - len(rows)
     text = io.StringIO()
     out = console(file=text) if output else console()
     words = console(stderr=True)
@@ -250,18 +252,19 @@ def _print(
     if not quiet:
         note_dropped(words, dropped)
         if hidden:
-            say(words, f"{hidden:,} more rows: --top N, or --format csv for all of them.")
+            total = " (the row `all` includes them)" if made.by and totals else ""
+            say(words, f"{hidden:,} more rows{total}: --top N shows more, --format csv everything.")
 
 
-def _limited(rows: Iterable[Row], limit: int, cut: bool) -> tuple[list[Row], int]:
-    """At most `limit` rows of each block if `cut`, and how many were left out."""
+def _limited(rows: Iterable[Row], limit: int) -> tuple[list[Row], int]:
+    """At most `limit` rows of each block, and how many were left out."""
     from cachesim.report.render import lead_key
 
     kept: list[Row] = []
     hidden = 0
     for _, block in groupby(rows, key=lead_key):
         for i, row in enumerate(block):
-            if cut and i >= limit:
+            if i >= limit:
                 hidden += 1
             else:
                 kept.append(row)

@@ -40,10 +40,10 @@ class Prices:
             number = self._numbers[key] = self._first_no + len(self._numbers)
         return number
 
-    @property
-    def next_no(self) -> int:
-        """The first price number that is still free."""
-        return self._first_no + len(self._numbers)
+    def assumed_sources(self) -> set[str]:
+        """Where the base prices that are not the user's came from."""
+        rows = (self.tariff.all_base_rows[base] for base, _ in self._numbers)
+        return {row.source for row in rows if row.assumed}
 
     def rows(self) -> list[tuple[Any, ...]]:
         """(price_no, tariff, base source, cache source, assumed, six unit prices) of every pair used."""

@@ -1,0 +1,134 @@
+"""What a run takes for granted, in words: every number that is not in the log, with where it came from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from cachesim.core.gates import STRATEGIES
+from cachesim.core.ledger import DEFAULT_CACHE_ROW
+from cachesim.run import RunPlan
+from cachesim.store.runs import Prices
+from cachesim.store.traces import PreparedTrace
+from cachesim.trace.reader import ReadOptions
+from cachesim.trace.times import format_us
+
+Assumption = dict[str, str]
+"""`code`: stable name; `text`: one sentence."""
+
+
+def assumptions(
+    trace: PreparedTrace,
+    plan: RunPlan,
+    options: ReadOptions,
+    prices: Sequence[Prices],
+    warnings: Sequence[str],
+    continued: int | None,
+) -> list[Assumption]:
+    """Everything a reader of the numbers has to know, the most decisive first."""
+    found = [
+        *_markers(plan),
+        *_tokenizers(trace),
+        *_clock(trace, options),
+        *_principals(trace),
+        *_tariffs(plan, prices),
+        *_start(trace, options, continued),
+    ]
+    return [{"code": code, "text": text} for code, text in [*found, *(("tariff_warning", w) for w in warnings)]]
+
+
+def problems(trace: PreparedTrace) -> dict[str, Any]:
+    """What was wrong with the input, as counts; `bad_line_reasons` by reason."""
+    facts = trace.facts
+    return {
+        "bad_lines": sum(facts["bad"].values()),
+        "bad_line_reasons": facts["bad"],
+        "duplicates": facts["duplicates"],
+        "repeated_ids": facts["repeated_ids"],
+        "unordered": facts["unordered"],
+        "unmatched_answers": facts["unmatched_answers"],
+        "without_principal": facts["unscoped"],
+        "filtered_by_time": facts["filtered"],
+    }
+
+
+def _markers(plan: RunPlan) -> Iterator[tuple[str, str]]:
+    name = plan.strategy.name
+    if name == "as-captured":
+        yield "markers", "breakpoints: as-captured, the markers that the clients sent"
+        return
+    yield "markers", f"breakpoints: {plan.strategy}, assumed in place of every captured marker ({STRATEGIES[name]})"
+    for policy in plan.policies:
+        if name == "automatic" and not policy.automatic_marker:
+            yield "markers_ignored", f"{policy.name} knows no top-level marker, so it sees no breakpoint at all"
+        if plan.strategy.tier not in policy.enabled_ttls:
+            yield (
+                "markers_refused",
+                f"{policy.name} does not offer the tier {plan.strategy.tier}: its markers are errors",
+            )
+
+
+def _tokenizers(trace: PreparedTrace) -> Iterator[tuple[str, str]]:
+    for tokenizer in trace.tokenizers:
+        version = tokenizer.version[:12]
+        if tokenizer.exact:
+            yield (
+                "tokenizer",
+                f"tokens: {tokenizer.source} (version {version}), text of the blocks without chat template",
+            )
+        else:
+            yield (
+                "tokenizer_estimated",
+                f"tokens: estimated with the embedded tokenizer (version {version}), the floor decided by the same "
+                "estimates; give the model's own with --tokenizer MODEL=SOURCE",
+            )
+
+
+def _clock(trace: PreparedTrace, options: ReadOptions) -> Iterator[tuple[str, str]]:
+    facts, count = trace.facts, trace.request_count
+    if facts["synthetic_times"] and options.start_us is not None:
+        yield (
+            "synthetic_times",
+            f"arrivals of {facts['synthetic_times']:,} requests: made up, from {format_us(options.start_us)} on, "
+            f"{(options.interval_us or 0) / 1_000_000:g} s apart, in file order",
+        )
+    if facts["without_duration"]:
+        which = "all" if facts["without_duration"] >= count else f"{facts['without_duration']:,} of {count:,}"
+        yield "instant_completion", f"response times: unknown for {which} requests, which complete as they arrive"
+
+
+def _principals(trace: PreparedTrace) -> Iterator[tuple[str, str]]:
+    facts = trace.facts
+    if facts["default_principal"]:
+        name = facts["principal"]
+        yield "default_principal", f'principal of {facts["default_principal"]:,} requests without one: "{name}"'
+
+
+def _tariffs(plan: RunPlan, prices: Sequence[Prices]) -> Iterator[tuple[str, str]]:
+    for tariff in plan.tariffs:
+        if tariff.by_default:
+            row = DEFAULT_CACHE_ROW
+            yield (
+                "default_cache_tariff",
+                f"tariff {tariff.name}: no cache tariff given, so every model is enabled with write "
+                f"{row.write_5m}/{row.write_1h}/{row.write_24h}, read {row.read}, floor {row.min_prefix_tokens:,} tokens",
+            )
+    for policy in plan.policies:
+        if policy.min_prefix_tokens is not None:
+            text = f"{policy.name}: floor {policy.min_prefix_tokens:,} tokens instead of every tariff's"
+            yield "floor_override", text
+    assumed = sorted({source for p in prices for source in p.assumed_sources()})
+    if assumed:
+        yield "assumed_prices", f"list prices not in the tariff files: {'; '.join(assumed)}"
+
+
+def _start(trace: PreparedTrace, options: ReadOptions, continued: int | None) -> Iterator[tuple[str, str]]:
+    if continued is not None:
+        yield "continued", f"the index starts as run {continued} left it"
+    elif options.since_us is not None:
+        yield (
+            "cold_start",
+            f"the index starts empty at {format_us(options.since_us)}: earlier requests are not replayed",
+        )
+    else:
+        yield "cold_start", "the index starts empty: what was cached before the log begins is unknown"

@@ -1,0 +1,180 @@
+"""Options that every command with log files has, and what they mean: sources, reading, tokenizers, quarantine."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cachesim.errors import UsageError
+
+if TYPE_CHECKING:
+    import duckdb
+
+    from cachesim.config import Config
+    from cachesim.core.model import BadLine
+    from cachesim.core.policy import BodyRules
+    from cachesim.store.traces import PreparedTrace
+    from cachesim.trace.open import Source
+    from cachesim.trace.reader import ReadOptions
+
+_READ = "Reading"
+_COUNT = "Counting and naming"
+
+
+def _option(name: str, metavar: str, help_text: str, panel: str = _READ) -> Any:
+    return typer.Option(name, metavar=metavar, help=help_text, rich_help_panel=panel)
+
+
+Files = Annotated[
+    list[str], typer.Argument(metavar="LOG…", help="Files, patterns, or - for stdin.", show_default=False)
+]
+ConfigFiles = Annotated[
+    list[str] | None, _option("--config", "FILE", "Instead of ./cachesim.toml (repeatable).", _COUNT)
+]
+TokenizerOptions = Annotated[
+    list[str] | None,
+    _option(
+        "--tokenizer",
+        "MODEL=SOURCE",
+        "A file, directory, hub:org/name, package:name, default or unmapped; SOURCE alone: for every model.",
+        _COUNT,
+    ),
+]
+Principal = Annotated[str | None, _option("--principal", "NAME", "Principal of requests that name none.", _COUNT)]
+Since = Annotated[str | None, _option("--since", "TIME", "Replay from this arrival on (a cold start).")]
+Until = Annotated[str | None, _option("--until", "TIME", "Replay only what arrived before.")]
+Zone = Annotated[str, _option("--timezone", "ZONE", "Of times without an offset in options.")]
+LogFormat = Annotated[str | None, _option("--log-format", "NAME", "Instead of detecting it.")]
+Start = Annotated[str | None, _option("--start", "TIME", "Arrival of the first request of a log without times.")]
+Interval = Annotated[str | None, _option("--interval", "DURATION", "Time between such requests: 250ms, 1s, 5m …")]
+BadLines = Annotated[Path | None, _option("--bad-lines", "FILE", "Write file, line, offset and reason of bad lines.")]
+BadLinesRaw = Annotated[
+    bool, typer.Option("--bad-lines-raw", help="… and the lines themselves.", rich_help_panel=_READ)
+]
+Strict = Annotated[bool, typer.Option("--strict", help="Any bad line ends with 65.", rich_help_panel=_READ)]
+
+
+def unknown(option: str, name: str, known: Iterable[str]) -> str:
+    """The message for a name that does not exist, with the nearest one that does."""
+    names = list(known)
+    near = get_close_matches(name, names, 1)
+    return f"{option} {name!r}: unknown; " + (f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}")
+
+
+@dataclass(frozen=True, slots=True)
+class Arguments:
+    """The input options of one call, as typed."""
+
+    files: Sequence[str]
+    config_files: Sequence[str] | None
+    tokenizers: Sequence[str] | None
+    principal: str | None
+    since: str | None
+    until: str | None
+    timezone: str
+    log_format: str | None
+    start: str | None
+    interval: str | None
+    bad_lines: Path | None
+    bad_lines_raw: bool
+    strict: bool
+    quiet: bool
+
+    def config(self) -> Config:
+        """The configuration with the tokenizers of the command line over it."""
+        from cachesim.config import ModelConfig, load_config
+
+        config = load_config(self.config_files or ())
+        models = dict(config.models)
+        for text in self.tokenizers or ():
+            model, equals, source = text.partition("=")
+            if not equals:
+                model, source = "*", text
+            if not model or not source:
+                raise UsageError(f"--tokenizer {text!r}: MODEL=SOURCE was expected")
+            models[model] = ModelConfig(source, None)
+        return replace(config, models=models)
+
+    def read_options(self, con: duckdb.DuckDBPyConnection, config: Config) -> ReadOptions:
+        """How to complete and choose records. Raises UsageError for times that are none."""
+        from cachesim.report.times import parse_instant
+        from cachesim.trace.reader import ReadOptions
+        from cachesim.trace.times import parse_duration
+
+        def instant(option: str, text: str | None) -> int | None:
+            return None if text is None else parse_instant(con, option, text, self.timezone)
+
+        try:
+            interval_us = None if self.interval is None else parse_duration(self.interval)
+        except ValueError:
+            raise UsageError(
+                f"--interval {self.interval!r}: a duration was expected, such as 250ms, 1s or 5m"
+            ) from None
+        return ReadOptions(
+            log_format=self.log_format,
+            principal=self.principal,
+            start_us=instant("--start", self.start),
+            interval_us=interval_us,
+            since_us=instant("--since", self.since),
+            until_us=instant("--until", self.until),
+            principals=config.principals,
+            strict_principals=config.strict_principals,
+        )
+
+    def sources(self) -> list[Source]:
+        """The files that exist behind the arguments; remarks go to stderr."""
+        from cachesim.trace.open import find_sources
+
+        sources, remarks = find_sources(self.files)
+        if not self.quiet:
+            for remark in remarks:
+                typer.echo(f"cachesim: {remark}", err=True)
+        return sources
+
+    def prepare(
+        self, con: duckdb.DuckDBPyConnection, config: Config, options: ReadOptions, rules: Sequence[BodyRules]
+    ) -> PreparedTrace:
+        """The prepared trace of the files, with progress, quarantining bad lines on the way."""
+        from cachesim.cli.progress import progress
+        from cachesim.pipeline import Preparation, prepare
+
+        if self.bad_lines_raw and self.bad_lines is None:
+            raise UsageError("--bad-lines-raw needs --bad-lines FILE to write to")
+        sources = self.sources()
+        sizes = [source.stored_bytes for source in sources]
+        total = sum(size or 0 for size in sizes) if None not in sizes else None
+        with self._quarantine(sources) as on_bad_line, progress(total, "reading", self.quiet) as advance:
+            job = Preparation(sources, options, config, rules, self.strict, self.bad_lines is not None, on_bad_line)
+            return prepare(con, job, advance)
+
+    @contextmanager
+    def _quarantine(self, sources: Sequence[Source]) -> Iterator[Callable[[BadLine], None] | None]:
+        """Writes each bad line as one JSON object; the file appears when reading has ended."""
+        if self.bad_lines is None:
+            yield None
+            return
+        from cachesim.cli.output import whole_file
+
+        with whole_file(self.bad_lines) as file:
+
+            def write(bad: BadLine) -> None:
+                row: dict[str, Any] = {
+                    "file": sources[bad.file_no].name,
+                    "line": bad.line,
+                    "offset": bad.offset,
+                    "reason": bad.reason,
+                    "message": bad.message,
+                    "digest": bad.digest,
+                }
+                if self.bad_lines_raw:
+                    row["raw"] = bad.raw.decode("utf-8", "backslashreplace")
+                file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+
+            yield write

