@@ -1,0 +1,132 @@
+"""Captures of a proxy in front of Anthropic's Messages API: request and response of one exchange a line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+import msgspec
+
+from cachesim.core.model import LogRecord
+from cachesim.trace.formats.base import (
+    MESSAGES_PATH,
+    Format,
+    Row,
+    body_bytes,
+    digest_key,
+    duration_us,
+    fingerprint,
+    header,
+    path_and_query,
+    status_field,
+    time_field,
+)
+from cachesim.trace.usage import reported
+
+
+class _Request(msgspec.Struct):
+    body: msgspec.Raw = msgspec.Raw()
+    headers: dict[str, Any] | list[Any] | None = None
+    url: str | None = None
+    path: str | None = None
+    method: str | None = None
+
+
+class _Response(msgspec.Struct):
+    status: int | None = None
+    status_code: int | None = None
+    body: Any = None
+
+
+class _Line(msgspec.Struct):
+    request: _Request
+    timestamp: str | int | float | None = None
+    response: _Response | None = None
+    duration_ms: int | float | None = None
+    duration: int | float | None = None
+    id: str | None = None
+
+
+_decode: Final = msgspec.json.Decoder(_Line).decode
+
+
+def decode_line(line: bytes, file_no: int, number: int, offset: int) -> LogRecord:
+    """One exchange; a duration without unit counts seconds. Raises DECODE_ERRORS."""
+    row = _decode(line)
+    request, response = row.request, row.response or _Response()
+    usage, complete = _outcome(response.body)
+    duration = duration_us("duration_ms", row.duration_ms, 1000)
+    if duration is None:
+        duration = duration_us("duration", row.duration, 1_000_000)
+    status = response.status if response.status is not None else response.status_code
+    key = header(request.headers, "authorization") or header(request.headers, "x-api-key")
+    return LogRecord(
+        file_no,
+        number,
+        offset,
+        "anthropic",
+        body_bytes(request.body, "request.body"),
+        id=row.id,
+        at_us=None if row.timestamp is None else time_field("timestamp", row.timestamp),
+        duration_us=duration,
+        principal=digest_key(key) if key else None,
+        uri=path_and_query(request.path or request.url or "", MESSAGES_PATH),
+        method=(request.method or "POST").upper(),
+        status=status_field("response.status", status),
+        success=None if complete else False,
+        usage=reported(usage),
+        digest=fingerprint(line),
+    )
+
+
+def _outcome(body: object) -> tuple[object, bool]:
+    """The usage of a response body, and whether the response came to its end: a stream may have been cut off."""
+    if isinstance(body, dict):
+        return body.get("usage"), True
+    if not isinstance(body, str):
+        return None, True
+    text = body.lstrip()
+    if not text.startswith(("event:", "data:")):
+        whole = _parsed(text)
+        return (whole.get("usage") if whole else None), True
+    usage: dict[str, Any] = {}
+    kinds = set()
+    for event in _events(text):
+        kinds.add(str(event.get("type")))
+        message = event.get("message")
+        for part in (message.get("usage") if isinstance(message, dict) else None, event.get("usage")):
+            usage |= (
+                {name: value for name, value in part.items() if value is not None} if isinstance(part, dict) else {}
+            )
+    return usage, "message_stop" in kinds and "error" not in kinds
+
+
+def _events(text: str) -> Iterator[dict[str, Any]]:
+    """The data of server-sent events; what is not an object is left out."""
+    for line in text.split("\n"):
+        event = _parsed(line[5:]) if line.startswith("data:") else None
+        if event is not None:
+            yield event
+
+
+def _parsed(text: str) -> dict[str, Any] | None:
+    try:
+        value = msgspec.json.decode(text)
+    except (msgspec.MsgspecError, RecursionError, UnicodeEncodeError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _detect(row: Row) -> bool:
+    request = row.get("request")
+    return isinstance(request, dict) and "body" in request
+
+
+FORMAT: Final = Format(
+    name="anthropic",
+    description="proxy captures of Anthropic Messages requests: timestamp, request {headers, body}, response",
+    kind="lines",
+    detect=_detect,
+    decode_line=decode_line,
+    has_principals=True,
+)

@@ -1,0 +1,201 @@
+"""What every log format is made of: the `Format` type, and the pieces that decoders share."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from functools import lru_cache
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
+from urllib.parse import urlsplit
+
+import msgspec
+from isal import isal_zlib
+
+from cachesim.core.model import LogRecord, Usage
+from cachesim.trace.times import decimal_of, parse_time
+
+Row: TypeAlias = Mapping[str, Any]
+DecodeLine: TypeAlias = Callable[[bytes, int, int, int], LogRecord]
+"""(line, file_no, line number, byte offset) -> record. Raises DECODE_ERRORS."""
+DecodeDocument: TypeAlias = Callable[[bytes, int], Iterator[LogRecord]]
+"""(document, file_no) -> records, numbered from 1. Raises DECODE_ERRORS."""
+
+CHAT_PATH: Final = "/v1/chat/completions"
+MESSAGES_PATH: Final = "/v1/messages"
+KEY_PREFIX: Final = "sha256:"
+MAX_DURATION_US: Final = 366 * 86_400 * 1_000_000
+
+_FIELD: Final = re.compile(r"\$((?:\.\w+)+)")
+_MISSING: Final = re.compile(r"required field `(\w+)`")
+_BEARER: Final = re.compile(r"bearer\s+", re.IGNORECASE)
+_text: Final = msgspec.json.Decoder(str)
+
+
+class BadRecord(ValueError):
+    """A record that cannot be used: a reason code of `BadLine` and a sentence without content."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+DECODE_ERRORS: Final = (BadRecord, msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""All that a decoder raises for input that is not as it should be."""
+
+
+class Answer(NamedTuple):
+    """What a second kind of file says about a request: the response to the record with this id."""
+
+    id: str
+    status: int
+    usage: Usage | None
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """A second kind of file of a format: whether sample rows are of that kind, and the answer on one of its lines."""
+
+    is_answer: Callable[[Row], bool]
+    decode: Callable[[bytes], Answer]
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A kind of log. kind "lines": one record a line, `decode_line`; "document": a whole file, `decode_document`.
+
+    detect: whether a parsed row (or document) is of this format. has_times, has_principals: whether its records can
+    tell; where not, both must come from the user. join: how answers in files of their own find their requests.
+    """
+
+    name: str
+    description: str
+    kind: Literal["lines", "document"]
+    detect: Callable[[Row], bool]
+    decode_line: DecodeLine | None = None
+    decode_document: DecodeDocument | None = None
+    has_times: bool = True
+    has_principals: bool = False
+    join: Join | None = None
+
+    def matches(self, sample: Sequence[Row]) -> bool:
+        """Whether most of the sample rows are of this format."""
+        return 2 * sum(map(self.detect, sample)) > len(sample)
+
+
+def explain(error: Exception) -> tuple[str, str]:
+    """Reason code and sentence for one of DECODE_ERRORS."""
+    if isinstance(error, BadRecord):
+        return error.reason, str(error)
+    if isinstance(error, UnicodeDecodeError):
+        return "invalid_utf8", "a byte is not UTF-8"
+    if isinstance(error, RecursionError):
+        return "too_deep", "arrays or objects are nested too deeply"
+    if isinstance(error, msgspec.ValidationError):
+        path, missing = _FIELD.search(str(error)), _MISSING.search(str(error))
+        names = [*(path[1][1:].split(".") if path else ()), *(missing.groups() if missing else ())]
+        if not names:
+            return "not_an_object", "JSON, but not an object"
+        name = ".".join(names)
+        return f"bad_field:{name}", f"the field {name} {'is missing' if missing else 'has the wrong type'}"
+    return "not_json", f"not JSON ({error})"
+
+
+def bad_field(name: str, problem: str) -> BadRecord:
+    """The error for a field with an unusable value; `problem` completes the sentence `the field is …`."""
+    return BadRecord(f"bad_field:{name}", f"the field {name} is {problem}")
+
+
+@lru_cache(maxsize=4096)
+def digest_key(key: str) -> str | None:
+    """What stands for an API key or an authorization header, whose scheme `Bearer` is not part of the key."""
+    key = _BEARER.sub("", key.strip(), count=1) if _BEARER.match(key.strip()) else key.strip()
+    return KEY_PREFIX + hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest() if key else None
+
+
+def fingerprint(raw: bytes) -> int:
+    """A 63-bit fingerprint of a line without its line end: equal lines have equal ones, in every process."""
+    end = len(raw)
+    while end and raw[end - 1] in b"\r\n":
+        end -= 1
+    view = memoryview(raw)[:end]
+    return (isal_zlib.crc32(view) << 31) | ((isal_zlib.adler32(view) ^ end * 0x9E3779B1) & 0x7FFFFFFF)
+
+
+def body_bytes(raw: msgspec.Raw, name: str = "body") -> bytes:
+    """The request body of a field that holds it as an object, or as a string with its raw text.
+
+    Raises DECODE_ERRORS.
+    """
+    body = bytes(raw)
+    first = body[:1]
+    if first == b"{":
+        return body
+    if first == b'"':
+        return _text.decode(body).encode()
+    if body in (b"", b"null"):
+        raise BadRecord("missing_body", f"the record has no {name}")
+    raise bad_field(name, "neither an object nor a string")
+
+
+def time_field(name: str, value: object) -> int:
+    """`parse_time`, raising BadRecord."""
+    try:
+        return parse_time(value)
+    except ValueError as error:
+        raise bad_field(name, str(error)) from None
+
+
+def duration_us(name: str, value: float | None, unit_us: int) -> int | None:
+    """A duration given as a number of units of `unit_us` microseconds, cut off below one microsecond."""
+    if value is None:
+        return None
+    if type(value) is float and not abs(value) < MAX_DURATION_US:
+        raise bad_field(name, "out of range")
+    us = int(value * unit_us) if type(value) is int else int(decimal_of(value) * unit_us)
+    if not 0 <= us <= MAX_DURATION_US or value < 0:
+        raise bad_field(name, "negative or longer than a year")
+    return us
+
+
+def status_field(name: str, value: int | None) -> int:
+    """An HTTP status, 200 where the log has none."""
+    if value is None:
+        return 200
+    if not 0 <= value <= 999:
+        raise bad_field(name, "not an HTTP status")
+    return value
+
+
+def cost_of(value: object) -> Decimal | None:
+    """A reported cost as it was written, None where it is no finite number."""
+    try:
+        cost = Decimal(str(value)) if type(value) in (int, float, str) else None
+    except InvalidOperation:
+        return None
+    return cost if cost is not None and cost.is_finite() else None
+
+
+def path_and_query(url: str, default: str) -> str:
+    """Path and query of a URL, which may also be given as just those."""
+    if not url.startswith("/"):
+        try:
+            parts = urlsplit(url)
+        except ValueError:
+            return default
+        url = f"{parts.path}?{parts.query}" if parts.query else parts.path
+    return url or default
+
+
+def header(headers: object, name: str) -> str | None:
+    """A header's value, from an object (of strings or lists) or a list of pairs; names in any case."""
+    pairs: Iterable[Any] = (
+        headers.items() if isinstance(headers, dict) else headers if isinstance(headers, list) else ()
+    )
+    for pair in pairs:
+        if isinstance(pair, tuple | list) and len(pair) == 2 and str(pair[0]).lower() == name:
+            value = pair[1][0] if isinstance(pair[1], list) and pair[1] else pair[1]
+            return value if isinstance(value, str) else None
+    return None

@@ -1,0 +1,107 @@
+"""cachesim's own capture format: JSON Lines, one request a line. The hot path: the body is cut out, not parsed."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from decimal import Decimal
+from typing import Any, Final
+
+import msgspec
+
+from cachesim.core.model import LogRecord
+from cachesim.trace.formats.base import (
+    CHAT_PATH,
+    Format,
+    Row,
+    bad_field,
+    body_bytes,
+    digest_key,
+    duration_us,
+    fingerprint,
+    path_and_query,
+    status_field,
+    time_field,
+)
+from cachesim.trace.usage import reported
+
+
+class _Line(msgspec.Struct, gc=False):
+    body: msgspec.Raw = msgspec.Raw()
+    body_b64: str | None = None
+    at: str | int | float | None = None
+    duration_ms: int | float | None = None
+    id: str | None = None
+    principal: str | None = None
+    api_key: str | None = None
+    model: str | None = None
+    uri: str | None = None
+    status: int | None = None
+    success: bool | None = None
+    usage: dict[str, Any] | None = None
+    cost: Decimal | None = None
+    purpose: str | None = None
+    completion_window: str | None = None
+    batch_created_at: str | int | float | None = None
+    session: str | None = None
+    tags: dict[str, str] | None = None
+
+
+_decode: Final = msgspec.json.Decoder(_Line).decode
+
+
+def decode_line(line: bytes, file_no: int, number: int, offset: int) -> LogRecord:
+    """One line of a capture. Raises DECODE_ERRORS."""
+    row = _decode(line)
+    uri = row.uri
+    if uri is None:
+        uri = CHAT_PATH
+    elif not uri.startswith("/"):
+        uri = path_and_query(uri, CHAT_PATH)
+    if row.cost is not None and not row.cost.is_finite():
+        raise bad_field("cost", "not a finite number")
+    return LogRecord(
+        file_no,
+        number,
+        offset,
+        "cachesim",
+        body_bytes(row.body) if row.body_b64 is None else _from_base64(row.body_b64),
+        row.id,
+        None if row.at is None else time_field("at", row.at),
+        duration_us("duration_ms", row.duration_ms, 1000),
+        row.principal or (digest_key(row.api_key) if row.api_key else None),
+        row.model,
+        uri,
+        "POST",
+        status_field("status", row.status),
+        row.success,
+        None if row.usage is None else reported(row.usage),
+        row.cost,
+        row.purpose,
+        row.completion_window,
+        None if row.batch_created_at is None else time_field("batch_created_at", row.batch_created_at),
+        row.session,
+        row.tags or {},
+        fingerprint(line),
+    )
+
+
+def _from_base64(text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise bad_field("body_b64", "not base64") from None
+
+
+def _detect(row: Row) -> bool:
+    return ("body" in row or "body_b64" in row) and "custom_id" not in row and "request" not in row
+
+
+FORMAT: Final = Format(
+    name="cachesim",
+    description="cachesim's own capture: a line per request with at, principal or api_key, body, usage",
+    kind="lines",
+    detect=_detect,
+    decode_line=decode_line,
+    has_principals=True,
+)
