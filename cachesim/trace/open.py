@@ -8,7 +8,7 @@ import io
 import os
 import stat
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -63,7 +63,9 @@ class Source:
     def __repr__(self) -> str:
         return f"Source({self.file_no}, {self.name!r})"
 
-    def lines(self, progress: Progress | None = None, max_line_bytes: int = MAX_LINE_BYTES) -> Iterator[Line | BadLine]:
+    def lines(
+        self, progress: Progress | None = None, max_line_bytes: int = MAX_LINE_BYTES
+    ) -> Generator[Line | BadLine, None, None]:
         """Every line of the decompressed file, split at \\n only; what cannot be read as one is a BadLine.
 
         A byte order mark is left out (the first line's offset is then 3). Damage ends the file with one BadLine.

@@ -1,0 +1,308 @@
+"""Log files in, records out: formats found, principals and times completed, everything assumed written down."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import msgspec
+
+from cachesim.core.model import BadLine, LogRecord
+from cachesim.errors import UsageError
+from cachesim.trace.detect import LogFile, identify, join_lines, named_format
+from cachesim.trace.formats import Format
+from cachesim.trace.formats.base import DECODE_ERRORS, KEY_PREFIX, Answer, explain
+from cachesim.trace.open import Line, Progress, Source
+
+DEFAULT_PRINCIPAL: Final = "default"
+FEW_LINES: Final = 20
+"""A file without any JSON is one bad line, unless it is so short that each line can be named."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadOptions:
+    """How records are completed and chosen; times in µs UTC, `since_us` included, `until_us` not.
+
+    log_format: by name, None to detect; principal: for records without one (formats that have none: "default");
+    start_us, interval_us: times for records without one, the n-th of them at start + n · interval;
+    principals: key digest -> name; strict_principals: a key that is not listed there is nobody.
+    """
+
+    log_format: str | None = None
+    principal: str | None = None
+    start_us: int | None = None
+    interval_us: int | None = None
+    since_us: int | None = None
+    until_us: int | None = None
+    principals: Mapping[str, str] = field(default_factory=dict)
+    strict_principals: bool = False
+
+
+@dataclass(slots=True)
+class FileFacts:
+    """What was found in one file, and what was assumed for it. Counts are of delivered records unless named otherwise.
+
+    records: delivered; filtered: left out by since/until; bad: reason -> bad lines; first/last: earliest and latest
+    arrival; out_of_order: records that arrived before the record above them; unscoped: without principal;
+    default_principal, synthetic_times, without_duration: records completed by assumption, or incomplete;
+    answers: rows of a file of answers; answered: records that got theirs.
+    """
+
+    name: str
+    log_format: str | None
+    records: int = 0
+    filtered: int = 0
+    bad: Counter[str] = field(default_factory=Counter)
+    first_at_us: int | None = None
+    last_at_us: int | None = None
+    out_of_order: int = 0
+    without_duration: int = 0
+    default_principal: int = 0
+    unscoped: int = 0
+    synthetic_times: int = 0
+    answers: int = 0
+    answered: int = 0
+
+    @property
+    def bad_lines(self) -> int:
+        """Bad lines for all reasons."""
+        return self.bad.total()
+
+    @property
+    def is_reversed(self) -> bool:
+        """Whether the file is written newest first: more than half of its steps go back in time."""
+        return 2 * self.out_of_order > self.records > 1
+
+
+@dataclass(slots=True)
+class ReadFacts:
+    """Facts per file, in the order of the sources, complete when reading has ended.
+
+    default_principal: the name that was used; unmatched_answers: answers that no record asked for.
+    """
+
+    files: list[FileFacts] = field(default_factory=list)
+    default_principal: str | None = None
+    unmatched_answers: int = 0
+
+
+def read_records(
+    sources: Sequence[Source],
+    options: ReadOptions,
+    progress: Progress | None = None,
+    facts: ReadFacts | None = None,
+) -> Iterator[LogRecord | BadLine]:
+    """Every record and bad line of `sources`, file by file and line by line, feeding `facts` on the way.
+
+    Formats are found before anything is delivered. Raises UsageError for options that do not fit, InputError for a
+    file of unknown format; while iterating, InputError for a file that cannot be read any more.
+    """
+    if (options.start_us is None) != (options.interval_us is None):
+        raise UsageError("--start and --interval: only one of them is given; give both or none")
+    forced = None if options.log_format is None else named_format(options.log_format)
+    files = [identify(source, forced, progress) for source in sources]
+    for file in files:
+        if file.format is not None and not file.format.has_times and options.start_us is None:
+            raise UsageError(
+                f"{file.source.name}: {file.format.name} files have no times; "
+                "give --start and --interval, such as --start 2026-01-01T00:00:00Z --interval 1s"
+            )
+    facts = ReadFacts() if facts is None else facts
+    facts.files[:] = [FileFacts(file.source.name, file.format.name if file.format else None) for file in files]
+    return _Reading(files, options, progress, facts).run()
+
+
+class _Reading:
+    """One pass over all files."""
+
+    def __init__(self, files: list[LogFile], options: ReadOptions, progress: Progress | None, facts: ReadFacts) -> None:
+        self.files = files
+        self.options = options
+        self.progress = progress
+        self.facts = facts
+        self.answers: dict[str, Answer] = {}
+        self.used_answers: set[str] = set()
+        self.synthetic = 0
+        self.principal: str | None = None
+        self.previous_us = 0
+
+    def run(self) -> Iterator[LogRecord | BadLine]:
+        numbered = list(zip(self.files, self.facts.files, strict=True))
+        for file, facts in numbered:
+            if file.is_answers:
+                yield from self._take_answers(file, facts)
+        for file, facts in numbered:
+            if not file.is_answers:
+                self.principal = self._default_principal(file.format)
+                self.previous_us = 0
+                yield from self._records(file, facts)
+        self.facts.unmatched_answers = len(self.answers) - len(self.used_answers)
+
+    def _default_principal(self, format_: Format | None) -> str | None:
+        if self.options.principal is None and format_ is not None and not format_.has_principals:
+            return DEFAULT_PRINCIPAL
+        return self.options.principal
+
+    def _take_answers(self, file: LogFile, facts: FileFacts) -> Iterator[BadLine]:
+        assert file.format is not None
+        assert file.format.join is not None
+        for item in file.items(self.progress):
+            if isinstance(item, BadLine):
+                yield _counted(item, facts)
+                continue
+            try:
+                answer = file.format.join.decode(item[2])
+            except DECODE_ERRORS as error:
+                if not item[2].isspace():
+                    yield _counted(_bad_line(item, file.source.file_no, error), facts)
+                continue
+            self.answers[answer.id] = answer
+            facts.answers += 1
+
+    def _records(self, file: LogFile, facts: FileFacts) -> Iterator[LogRecord | BadLine]:
+        found: Iterator[LogRecord | BadLine]
+        match file.format:
+            case None:
+                found = _nothing_but_bad_lines(file, self.progress)
+            case Format(kind="document"):
+                found = self._from_document(file, file.format, facts)
+            case _:
+                found = self._from_lines(file, file.format, facts)
+        for item in found:
+            yield _counted(item, facts) if type(item) is BadLine else item
+
+    def _from_lines(self, file: LogFile, format_: Format, facts: FileFacts) -> Iterator[LogRecord | BadLine]:
+        decode, file_no = format_.decode_line, file.source.file_no
+        assert decode is not None
+        for item in file.items(self.progress):
+            if type(item) is not tuple:
+                yield item  # type: ignore[misc]
+                continue
+            number, offset, line = item
+            try:
+                record = decode(line, file_no, number, offset)
+            except DECODE_ERRORS as error:
+                if not line.isspace():
+                    yield _bad_line(item, file_no, error)
+                continue
+            if self._complete(record, facts):
+                yield record
+            elif record.at_us is None:
+                yield _missing_time(record, line)
+
+    def _from_document(self, file: LogFile, format_: Format, facts: FileFacts) -> Iterator[LogRecord | BadLine]:
+        assert format_.decode_document is not None
+        document = join_lines(file.items(self.progress))
+        if isinstance(document, BadLine):
+            yield document
+            return
+        try:
+            for record in format_.decode_document(document, file.source.file_no):
+                if self._complete(record, facts):
+                    yield record
+                elif record.at_us is None:
+                    yield _missing_time(record, record.body or b"")
+        except DECODE_ERRORS as error:
+            if not document.isspace():
+                yield _bad_line((1, 0, document), file.source.file_no, error)
+
+    def _complete(self, record: LogRecord, facts: FileFacts) -> bool:
+        """Fill in what the log does not say, and count; False for a record without time or outside since/until."""
+        options = self.options
+        if record.at_us is None:
+            if options.start_us is None or options.interval_us is None:
+                return False
+            record.at_us = options.start_us + self.synthetic * options.interval_us
+            self.synthetic += 1
+            facts.synthetic_times += 1
+        at_us = record.at_us
+        if (options.since_us is not None and at_us < options.since_us) or (
+            options.until_us is not None and at_us >= options.until_us
+        ):
+            facts.filtered += 1
+            return False
+        if record.id is None:
+            record.id = f"{facts.name}:{record.line}"
+        elif self.answers:
+            self._answer(record, facts)
+        self._scope(record, facts)
+        facts.records += 1
+        if record.duration_us is None:
+            facts.without_duration += 1
+        if facts.first_at_us is None or at_us < facts.first_at_us:
+            facts.first_at_us = at_us
+        if facts.last_at_us is None or at_us > facts.last_at_us:
+            facts.last_at_us = at_us
+        if at_us < self.previous_us:
+            facts.out_of_order += 1
+        self.previous_us = at_us
+        return True
+
+    def _scope(self, record: LogRecord, facts: FileFacts) -> None:
+        principal = record.principal
+        if principal is None:
+            principal = record.principal = self.principal
+            if principal is not None:
+                facts.default_principal += 1
+                self.facts.default_principal = principal
+        elif principal.startswith(KEY_PREFIX):
+            unlisted = None if self.options.strict_principals else principal
+            principal = record.principal = self.options.principals.get(principal, unlisted)
+        if principal is None:
+            facts.unscoped += 1
+
+    def _answer(self, record: LogRecord, facts: FileFacts) -> None:
+        answer = self.answers.get(record.id or "")
+        if answer is not None:
+            record.status, record.usage = answer.status, answer.usage
+            self.used_answers.add(answer.id)
+            facts.answered += 1
+
+
+def _nothing_but_bad_lines(file: LogFile, progress: Progress | None) -> Iterator[LogRecord | BadLine]:
+    """The bad lines of a file in which no record was found: each of a few lines, or one for all of many."""
+    lines: list[Line] = []
+    count = 0
+    for item in file.items(progress):
+        if isinstance(item, BadLine):
+            yield item
+        elif not item[2].isspace():
+            count += 1
+            lines += [item] if count <= FEW_LINES else []
+    file_no = file.source.file_no
+    if count <= FEW_LINES:
+        for line in lines:
+            try:
+                msgspec.json.decode(line[2], type=dict[str, msgspec.Raw])
+            except DECODE_ERRORS as error:
+                yield _bad_line(line, file_no, error)
+            else:
+                yield _bad(line, file_no, "not_json", "part of a JSON text that spans several lines and is not whole")
+    else:
+        yield _bad(lines[0], file_no, "not_json", f"none of {count} lines is a JSON object, nor are they one together")
+
+
+def _missing_time(record: LogRecord, raw: bytes) -> BadLine:
+    message = "the record has no time; give --start and --interval for such records"
+    return _bad((record.line, record.offset, raw), record.file_no, "missing_time", message)
+
+
+def _bad_line(line: Line, file_no: int, error: Exception) -> BadLine:
+    reason, message = explain(error)
+    if reason == "not_json" and not line[2].endswith(b"\n"):
+        reason, message = "truncated", "the last line ends in the middle"
+    return _bad(line, file_no, reason, message)
+
+
+def _bad(line: Line, file_no: int, reason: str, message: str) -> BadLine:
+    number, offset, raw = line
+    raw = raw.rstrip(b"\r\n")
+    return BadLine(file_no, number, offset, reason, message, hashlib.sha256(raw).hexdigest(), raw)
+
+
+def _counted(item: BadLine, facts: FileFacts) -> BadLine:
+    facts.bad[item.reason] += 1
+    return item

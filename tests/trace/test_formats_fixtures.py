@@ -1,0 +1,81 @@
+"""Every format reads its fixtures: `fixtures/logs/<format>/` holds logs and, in `expected.json`, what they say."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cachesim.core.model import BadLine, LogRecord, Usage
+from cachesim.trace.formats import FORMATS
+from cachesim.trace.open import find_sources
+from cachesim.trace.reader import ReadFacts, ReadOptions, read_records
+from cachesim.trace.times import format_us, parse_duration, parse_time
+
+LOGS = Path(__file__).parents[2] / "fixtures" / "logs"
+DEFAULTS: dict[str, Any] = {item.name: item.default for item in fields(LogRecord)} | {"tags": {}}
+
+
+def options_of(written: dict[str, Any], log_format: str | None) -> ReadOptions:
+    return ReadOptions(
+        log_format=log_format,
+        start_us=parse_time(written["start"]) if "start" in written else None,
+        interval_us=parse_duration(written["interval"]) if "interval" in written else None,
+        principals=written.get("principals", {}),
+    )
+
+
+def as_written(record: LogRecord) -> dict[str, Any]:
+    """A record as `expected.json` writes it: only what differs from the defaults, times and bodies as text."""
+    told = {name: getattr(record, name) for name in DEFAULTS if getattr(record, name) != DEFAULTS[name]}
+    for name in ("file_no", "offset", "log_format", "digest"):
+        told.pop(name, None)
+    told["at"] = format_us(told.pop("at_us"))
+    told["body"] = told["body"].decode()
+    if "cost" in told:
+        told["cost"] = format(told["cost"], "f")
+    if "usage" in told:
+        usage = told["usage"]
+        counts = {item.name: getattr(usage, item.name) for item in fields(Usage) if item.name != "write_5m_assumed"}
+        told["usage"] = {name: count for name, count in counts.items() if count is not None}
+    return told
+
+
+def test_every_format_has_fixtures() -> None:
+    assert sorted(path.name for path in LOGS.iterdir()) == sorted(FORMATS)
+
+
+@pytest.mark.parametrize("forced", [False, True], ids=["detected", "named"])
+@pytest.mark.parametrize("name", FORMATS)
+def test_fixtures(name: str, forced: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(LOGS / name)
+    expected = json.loads(Path("expected.json").read_bytes())
+    sources, _ = find_sources(expected["files"])
+    facts = ReadFacts()
+    found = list(read_records(sources, options_of(expected["options"], name if forced else None), facts=facts))
+    records = [item for item in found if isinstance(item, LogRecord)]
+    assert {record.log_format for record in records} == {name}
+    assert [as_written(record) for record in records] == expected["records"]
+    bad = [{"line": item.line, "reason": item.reason} for item in found if isinstance(item, BadLine)]
+    assert bad == expected["bad_lines"]
+    assert len({record.digest for record in records}) == len(records)
+    assert sum(file.records for file in facts.files) == len(records)
+    assert sum(file.bad_lines for file in facts.files) == len(bad)
+
+
+def test_answers_are_joined_whatever_the_order_of_the_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(LOGS / "openai-batch")
+    expected = json.loads(Path("expected.json").read_bytes())
+    told = []
+    for names in (["input.jsonl", "output.jsonl", "errors.jsonl"], ["errors.jsonl", "output.jsonl", "input.jsonl"]):
+        facts = ReadFacts()
+        records = list(read_records(find_sources(names)[0], options_of(expected["options"], None), facts=facts))
+        told.append([as_written(record) for record in records if isinstance(record, LogRecord)])
+        by_name = {file.name: file for file in facts.files}
+        assert (by_name["input.jsonl"].answered, by_name["input.jsonl"].records) == (3, 3)
+        assert (by_name["output.jsonl"].answers, by_name["errors.jsonl"].answers) == (3, 1)
+        assert facts.unmatched_answers == 1  # q-9
+    assert told[0] == told[1]
