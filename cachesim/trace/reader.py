@@ -125,6 +125,7 @@ class _Reading:
         self.facts = facts
         self.answers: dict[str, Answer] = {}
         self.used_answers: set[str] = set()
+        self.joins = False
         self.synthetic = 0
         self.principal: str | None = None
         self.previous_us = 0
@@ -136,6 +137,7 @@ class _Reading:
                 yield from self._take_answers(file, facts)
         for file, facts in numbered:
             if not file.is_answers:
+                self.joins = file.format is not None and file.format.join is not None
                 self.principal = self._default_principal(file.format)
                 self.previous_us = 0
                 yield from self._records(file, facts)
@@ -226,7 +228,7 @@ class _Reading:
             return False
         if record.id is None:
             record.id = f"{facts.name}:{record.line}"
-        elif self.answers:
+        elif self.joins and self.answers:
             self._answer(record, facts)
         self._scope(record, facts)
         facts.records += 1

@@ -120,6 +120,19 @@ def test_formats_without_times_need_them_before_anything_is_read(tmp_path: Path)
         Reading(tmp_path, batch)
 
 
+def test_answers_belong_to_requests_of_their_own_format(tmp_path: Path) -> None:
+    request = b'{"custom_id":"a","body":{}}\n{"custom_id":"b","body":{}}\n'
+    answer = b'{"custom_id":"a","response":null,"error":{"code":"batch_expired"}}\n'
+    found = Reading(tmp_path, answer, row(id="a"), request, start_us=0, interval_us=SECOND)
+    assert [(record.log_format, record.id, record.status) for record in found.records] == [
+        ("cachesim", "a", 200),
+        ("openai-batch", "a", 500),
+        ("openai-batch", "b", 200),
+    ]
+    assert [facts.answered for facts in found.facts.files] == [0, 0, 1]
+    assert found.facts.unmatched_answers == 0
+
+
 def test_unknown_formats(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="did you mean cachesim"):
         Reading(tmp_path, row(), log_format="cachesin")
