@@ -110,8 +110,9 @@ def _tariffs(plan: RunPlan, prices: Sequence[Prices]) -> Iterator[tuple[str, str
             row = DEFAULT_CACHE_ROW
             yield (
                 "default_cache_tariff",
-                f"tariff {tariff.name}: no cache tariff given, so every model is enabled with write "
-                f"{row.write_5m}/{row.write_1h}/{row.write_24h}, read {row.read}, floor {row.min_prefix_tokens:,} tokens",
+                f"tariff {tariff.name}: no cache tariff given, so every model is enabled with "
+                f"write {row.write_5m}/{row.write_1h}/{row.write_24h}, read {row.read}, "
+                f"floor {row.min_prefix_tokens:,} tokens",
             )
     for policy in plan.policies:
         if policy.min_prefix_tokens is not None:
@@ -119,7 +120,12 @@ def _tariffs(plan: RunPlan, prices: Sequence[Prices]) -> Iterator[tuple[str, str
             yield "floor_override", text
     assumed = sorted({source for p in prices for source in p.assumed_sources()})
     if assumed:
-        yield "assumed_prices", f"list prices not in the tariff files: {'; '.join(assumed)}"
+        by_data: dict[str, list[str]] = {}
+        for source in assumed:
+            data, _, entry = source.partition(": ")
+            by_data.setdefault(data, []).append(entry)
+        listed = "; ".join(f"{data} ({', '.join(entries)})" for data, entries in by_data.items())
+        yield "assumed_prices", f"list prices that no tariff gives: {listed}"
 
 
 def _start(trace: PreparedTrace, options: ReadOptions, continued: int | None) -> Iterator[tuple[str, str]]:

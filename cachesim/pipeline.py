@@ -148,7 +148,8 @@ def _refuse_unusable(job: Preparation, records: int, reasons: Counter[str]) -> N
         )
     if not records:
         why = f"{reasons.total()} bad lines: {listed}" if reasons else "nothing in it"
-        raise NothingUsable(f"{names}: no usable record ({why}); `cachesim check` names the lines")
+        what = "give --start and --interval" if reasons["missing_time"] else "`cachesim check` names the lines"
+        raise NothingUsable(f"{names}: no usable record ({why}); {what}")
 
 
 def _inputs(sources: Sequence[Source], facts: ReadFacts) -> Iterator[TraceInput]:

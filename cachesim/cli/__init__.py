@@ -34,7 +34,7 @@ def _run(args: list[str]) -> int:
     import typer
     from typer.exceptions import TyperException
 
-    from cachesim.cli.lazy import application
+    from cachesim.cli.lazy import ReaderGone, application
 
     try:
         code = application().main(args, prog_name="cachesim", standalone_mode=False)
@@ -44,7 +44,7 @@ def _run(args: list[str]) -> int:
         return _usage(error)
     except (KeyboardInterrupt, typer.Abort):
         return _say("interrupted", INTERRUPTED)
-    except BrokenPipeError:
+    except ReaderGone:
         _silence_stdout()
         return 0
     except MemoryError:

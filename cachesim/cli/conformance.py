@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from cachesim.cli.lazy import examples
+from cachesim.cli.lazy import command_app, examples
 
-app = typer.Typer()
+app = command_app()
 
 
 @app.command(

@@ -139,19 +139,30 @@ class Arguments:
         return sources
 
     def prepare(
-        self, con: duckdb.DuckDBPyConnection, config: Config, options: ReadOptions, rules: Sequence[BodyRules]
+        self,
+        con: duckdb.DuckDBPyConnection,
+        config: Config,
+        options: ReadOptions,
+        rules: Sequence[BodyRules],
+        sources: Sequence[Source],
+        on_bad_line: Callable[[BadLine], None] | None = None,
     ) -> PreparedTrace:
-        """The prepared trace of the files, with progress, quarantining bad lines on the way."""
+        """The prepared trace of `sources`, with progress, quarantining bad lines on the way."""
         from cachesim.cli.progress import progress
         from cachesim.pipeline import Preparation, prepare
 
         if self.bad_lines_raw and self.bad_lines is None:
             raise UsageError("--bad-lines-raw needs --bad-lines FILE to write to")
-        sources = self.sources()
         sizes = [source.stored_bytes for source in sources]
         total = sum(size or 0 for size in sizes) if None not in sizes else None
-        with self._quarantine(sources) as on_bad_line, progress(total, "reading", self.quiet) as advance:
-            job = Preparation(sources, options, config, rules, self.strict, self.bad_lines is not None, on_bad_line)
+        with self._quarantine(sources) as quarantine, progress(total, "reading", self.quiet) as advance:
+
+            def bad_line(bad: BadLine) -> None:
+                for told in (quarantine, on_bad_line):
+                    if told is not None:
+                        told(bad)
+
+            job = Preparation(sources, options, config, rules, self.strict, self.bad_lines is not None, bad_line)
             return prepare(con, job, advance)
 
     @contextmanager

@@ -1,7 +1,7 @@
 """The command table: each command's module is imported only when that command runs, so `--help` is instant.
 
-A command `name` is a module `cachesim.cli.<name>` (dashes become underscores) with an attribute `app`: a `typer.Typer`
-with one `@app.command(...)`, or several under a callback. A new command is that module and one line in COMMANDS.
+A command `name` is a module `cachesim.cli.<name>` (dashes become underscores) with `app = command_app()` and one
+`@app.command(epilog=examples(...))`, or several under a callback. A new command is that module and a line in COMMANDS.
 """
 
 from __future__ import annotations
@@ -33,12 +33,22 @@ COMMANDS: Final[tuple[Entry, ...]] = (
     Entry("conformance", "Rules and proofs", "Check the classifier against golden cases of the real gateway."),
     Entry("synth", "Rules and proofs", "Write a synthetic request log to try things on."),
 )
+_CONTEXT: Final = {"help_option_names": ["-h", "--help"]}
 _BY_NAME: Final = {entry.name: entry for entry in COMMANDS}
 
 
 def examples(*lines: str) -> str:
     """The epilog of a command's help: one example a line (`command  # what it does`)."""
     return "\n".join(["[bold]Examples[/bold]", *(f"  {line.replace('[', chr(92) + '[')}" for line in lines)])
+
+
+def command_app(**options: Any) -> typer.Typer:
+    """The `app` of a command's module."""
+    return typer.Typer(add_completion=False, rich_markup_mode="rich", context_settings=_CONTEXT, **options)
+
+
+class ReaderGone(Exception):
+    """Nobody reads the output any more (`| head`)."""
 
 
 class LazyGroup(TyperGroup):
@@ -51,6 +61,12 @@ class LazyGroup(TyperGroup):
         """A stand-in that carries only the name and the help of the list."""
         entry = _BY_NAME.get(cmd_name)
         return entry and TyperCommand(entry.name, help=entry.help, rich_help_panel=entry.panel, add_help_option=False)
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:  # typer would end with 1; a reader that has seen enough is no failure
+            raise ReaderGone from None
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         self.commands = {
@@ -84,7 +100,7 @@ def application() -> Any:
         rich_markup_mode="rich",
         no_args_is_help=True,
         pretty_exceptions_enable=False,
-        context_settings={"help_option_names": ["-h", "--help"]},
+        context_settings=_CONTEXT,
         epilog=examples(
             "cachesim synth demo.jsonl        # a log to play with",
             "cachesim replay demo.jsonl       # what caching would have done to it",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -59,7 +59,7 @@ Markers = Annotated[
     typer.Option(
         "--markers",
         metavar="STRATEGY[:TIER]",
-        help="as-captured, automatic, last-user, system+last-user or tools+system+last-user; replaces captured markers.",
+        help="as-captured, automatic, last-user, system+last-user, tools+system+last-user; replaces captured markers.",
         rich_help_panel=_WHAT_IF,
     ),
 ]
@@ -123,8 +123,8 @@ def replay(
 ) -> None:
     """Replay request logs through a prompt-cache policy and say what caching does to tokens and bill.
 
-    Reads any supported log (.gz, .zst, globs, several files, - for stdin), keeps the prepared log and the result in the run
-    database, and prints the answer per model. The same log again is not read again.
+    Reads any supported log (.gz, .zst, globs, several files, - for stdin), keeps the prepared log and the result in the
+    run database, and prints the answer per model. The same log again is not read again.
     """
     from cachesim.store.db import IN_MEMORY, open_database
 
@@ -217,7 +217,7 @@ def _run(
         number = find_run(con, continue_run)
         earlier = (number, show_run(con, number).digest)
     options = arguments.read_options(con, config)
-    trace = arguments.prepare(con, config, options, body_rule_sets(plan.policies))
+    trace = arguments.prepare(con, config, options, body_rule_sets(plan.policies), arguments.sources())
     warnings = [*config.warnings, *(w for t in plan.tariffs if t is not config.tariff for w in t.warnings)]
     with transaction(con), progress(trace.request_count, "replaying", arguments.quiet) as advance:
         return Run(con, trace, plan, earlier).execute(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+import msgspec
+
 from cachesim.core.canonical import JsonError
 from cachesim.core.gates import NO_PROMPT, Prompt
 from cachesim.core.model import LogRecord, Usage
@@ -116,8 +118,9 @@ class TraceBuilder:
         """The prompts under each rule set, the state of the body, the model alias and its tokenizer's number."""
         nothing = [NO_PROMPT] * len(self.reader.rules)
         if api == OTHER or record.body is None:
-            number = self.tokenizers.of(record.model).number if record.model else -1
-            return nothing, "not_cacheable" if api == OTHER else "unparseable", record.model, number
+            model = record.model if record.model is not None else _model_of(record.body)
+            number = self.tokenizers.of(model).number if model else -1
+            return nothing, "not_cacheable" if api == OTHER else "unparseable", model, number
         try:
             parts = self.reader.take_apart(record.body)
         except JsonError:
@@ -146,3 +149,18 @@ class TraceBuilder:
                 self._tags.clear()
             text = self._tags[key] = orjson.dumps(dict(key)).decode()
         return text
+
+
+class _Model(msgspec.Struct):
+    model: str | None = None
+
+
+_decode_model: Final = msgspec.json.Decoder(_Model).decode
+
+
+def _model_of(body: bytes | None) -> str | None:
+    """The model that a body of an API which is not classified names, for grouping and pricing only."""
+    try:
+        return _decode_model(body or b"").model
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None

@@ -1,0 +1,234 @@
+"""`cachesim check`: what was recognised in a log and what is wrong with it; nothing is stored."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from cachesim.cli.inputs import (
+    Arguments,
+    BadLines,
+    BadLinesRaw,
+    ConfigFiles,
+    Files,
+    Interval,
+    LogFormat,
+    Principal,
+    Since,
+    Start,
+    Strict,
+    Until,
+    Zone,
+)
+from cachesim.cli.lazy import examples
+from cachesim.cli.output import console
+from cachesim.errors import CachesimError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from cachesim.check import LogCheck
+    from cachesim.core.model import BadLine
+    from cachesim.trace.open import Source
+
+BAD_LINES_PER_REASON: Final = 3
+ROWS_SHOWN: Final = 20
+
+app = typer.Typer()
+
+
+class Form(StrEnum):
+    """How the answer is written."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no remarks on stderr.")]
+AsForm = Annotated[Form, typer.Option("--format", "-f", help="A table for people, JSON for programs.")]
+
+
+@app.command(
+    epilog=examples(
+        "cachesim check logs.jsonl                       # is this log usable, and how much of it?",
+        "cachesim check 'logs/*.zst' --format json       # for scripts",
+        "cachesim check logs.jsonl --strict              # exit 65 on any bad line",
+        "zcat big.jsonl.gz | head -1000 | cachesim check -",
+    )
+)
+def check(
+    files: Files,
+    config: ConfigFiles = None,
+    principal: Principal = None,
+    since: Since = None,
+    until: Until = None,
+    timezone: Zone = "UTC",
+    log_format: LogFormat = None,
+    start: Start = None,
+    interval: Interval = None,
+    bad_lines: BadLines = None,
+    bad_lines_raw: BadLinesRaw = False,
+    strict: Strict = False,
+    form: AsForm = Form.TABLE,
+    quiet: Quiet = False,
+) -> None:
+    """Read logs as `replay` would, and say what was recognised: formats, coverage, order, gaps, duplicates, bad lines.
+
+    Nothing is stored and no token is counted, so it is fast. Exit code 65 if nothing is usable.
+    """
+    from dataclasses import replace
+
+    from cachesim.check import check_log
+    from cachesim.config import ModelConfig
+    from cachesim.pipeline import body_rule_sets
+    from cachesim.store.db import IN_MEMORY, open_database
+
+    arguments = Arguments(
+        files,
+        config,
+        None,
+        principal,
+        since,
+        until,
+        timezone,
+        log_format,
+        start,
+        interval,
+        bad_lines,
+        bad_lines_raw,
+        strict,
+        quiet,
+    )
+    settings = replace(arguments.config(), models={"*": ModelConfig("unmapped")})
+    seen: list[BadLine] = []
+    with open_database(IN_MEMORY) as con:
+        sources = arguments.sources()
+        try:
+            options = arguments.read_options(con, settings)
+            trace = arguments.prepare(con, settings, options, body_rule_sets([]), sources, seen.append)
+        except CachesimError:
+            _print_bad_lines(seen, sources, console(stderr=True))
+            raise
+        found = check_log(con, trace, seen)
+    if form is Form.JSON:
+        typer.echo(json.dumps(_as_json(found, sources), ensure_ascii=False))
+    else:
+        _print(found, sources)
+
+
+def _as_json(found: LogCheck, sources: Sequence[Source]) -> dict[str, Any]:
+    from cachesim.report.times import instant_text
+
+    def row(values: dict[str, Any]) -> dict[str, Any]:
+        """Times as RFC 3339; everything else as it is."""
+        plain = {}
+        for name, value in values.items():
+            is_time = name.endswith("_us") and name != "gap_us" and value is not None
+            plain[name.removesuffix("_us") if is_time else name] = instant_text(value) if is_time else value
+        return plain
+
+    facts = {name: value for name, value in found.facts.items() if name != "files"}
+    return {
+        "schema": "cachesim.check/1",
+        "command": "check",
+        "files": [row(file) for file in found.files],
+        "models": found.models,
+        "longest_gaps": [row(gap) for gap in found.gaps],
+        "session_gaps": found.bands,
+        "facts": facts,
+        "bad_lines": [
+            {"file": sources[b.file_no].name, "line": b.line, "offset": b.offset, "reason": b.reason}
+            for b in found.bad_lines
+        ],
+    }
+
+
+def _print(found: LogCheck, sources: Sequence[Source]) -> None:
+    from rich.table import Table
+
+    from cachesim.report.formats import clean
+    from cachesim.report.render import say
+
+    out = console()
+    total = sum(model["requests"] for model in found.models)
+    parsed = sum(model["parsed"] for model in found.models)
+    marked = sum(model["marked"] for model in found.models)
+    bad = sum(found.facts["bad"].values())
+    say(
+        out,
+        f"{total:,} requests, {parsed:,} of them classifiable, {marked:,} with cache markers; {bad:,} bad lines.",
+        "bold",
+    )
+    for title, rows in (("files", found.files), ("models", found.models)):
+        table = Table(box=None, pad_edge=False)
+        for name in rows[0]:
+            text = name in ("name", "model", "log_format")
+            head = name.removesuffix("_us").replace("_", " ")
+            table.add_column(head, justify="left" if text else "right", overflow="fold", no_wrap=name == "model")
+        for row in rows[:ROWS_SHOWN]:
+            table.add_row(*(clean(_cell(name, value)) for name, value in row.items()))
+        say(out, f"\n{title}", "bold")
+        out.print(table)
+        if len(rows) > ROWS_SHOWN:
+            say(out, f"{len(rows) - ROWS_SHOWN:,} more {title} (--format json has them)")
+    out.print()
+    for line in _remarks(found):
+        say(out, line)
+    _print_bad_lines(found.bad_lines, sources, out)
+
+
+def _cell(name: str, value: Any) -> str:
+    from cachesim.report.times import instant_text
+
+    if value is None:
+        return "–"
+    if name.endswith("_us"):
+        return instant_text(value)
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _remarks(found: LogCheck) -> Iterator[str]:
+    """Order, duplicates, gaps and what would have to be assumed, one line each; what is fine is not mentioned."""
+    from cachesim.report.times import instant_text
+
+    facts = found.facts
+    counts = {
+        "duplicates": "records are identical byte for byte to an earlier one; they count once",
+        "repeated_ids": "records repeat the id of another one with different content; all are kept",
+        "unordered": "records arrived before the record above them; they are replayed by time",
+        "without_duration": "records have no response time; they complete as they arrive",
+        "default_principal": f'records name no principal; it is taken to be "{facts["principal"]}"',
+        "unscoped": "records name no principal and are not cached (see --principal)",
+        "synthetic_times": "records have no time; theirs is made up from --start and --interval",
+        "unmatched_answers": "answers belong to no request of these files",
+        "filtered": "records are outside --since and --until",
+    }
+    for name, text in counts.items():
+        if facts[name]:
+            yield f"{facts[name]:,} {text}"
+    yield from (f"{f['name']}: written newest first" for f in facts["files"] if f["reversed"])
+    for gap in found.gaps[:1]:
+        hours = gap["gap_us"] / 3.6e9
+        yield f"longest silence: {hours:,.2f} h, from {instant_text(gap['from_us'])} to {instant_text(gap['until_us'])}"
+    bands = found.bands
+    yield (
+        f"after the previous request of the session: {bands['within_5m']:,} within 5m, "
+        f"{bands['within_1h']:,} within 1h, {bands['within_24h']:,} within 24h, {bands['longer']:,} later"
+    )
+
+
+def _print_bad_lines(bad_lines: Sequence[BadLine], sources: Sequence[Source], out: Any) -> None:
+    from cachesim.report.render import say
+
+    shown: Counter[str] = Counter()
+    for bad in bad_lines:
+        shown[bad.reason] += 1
+        if shown[bad.reason] <= BAD_LINES_PER_REASON:
+            say(out, f"{sources[bad.file_no].name}:{bad.line}: {bad.reason}: {bad.message}")
+    for reason, count in shown.items():
+        if count > BAD_LINES_PER_REASON:
+            say(out, f"{reason}: {count - BAD_LINES_PER_REASON:,} more lines (--bad-lines FILE lists them)")
