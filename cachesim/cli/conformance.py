@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from cachesim.cli.lazy import command_app, examples
+from cachesim.cli.lazy import examples
 
-app = command_app()
+app = typer.Typer()
 
 
 @app.command(

@@ -1,6 +1,6 @@
 """The command table: each command's module is imported only when that command runs, so `--help` is instant.
 
-A command `name` is a module `cachesim.cli.<name>` (dashes become underscores) with `app = command_app()` and one
+A command `name` is a module `cachesim.cli.<name>` (dashes become underscores) with `app = typer.Typer()` and one
 `@app.command(epilog=examples(...))`, or several under a callback. A new command is that module and a line in COMMANDS.
 """
 
@@ -42,11 +42,6 @@ def examples(*lines: str) -> str:
     return "\n".join(["[bold]Examples[/bold]", *(f"  {line.replace('[', chr(92) + '[')}" for line in lines)])
 
 
-def command_app(**options: Any) -> typer.Typer:
-    """The `app` of a command's module."""
-    return typer.Typer(add_completion=False, rich_markup_mode="rich", context_settings=_CONTEXT, **options)
-
-
 class ReaderGone(Exception):
     """Nobody reads the output any more (`| head`)."""
 
@@ -81,6 +76,8 @@ def load(name: str) -> Any:
     module = import_module(f"cachesim.cli.{name.replace('-', '_')}")
     command = typer.main.get_command(module.app)
     command.name = name
+    # typer adds these to every app; here they belong to the whole program only
+    command.params = [p for p in command.params if p.name not in ("install_completion", "show_completion")]
     return command
 
 

@@ -8,13 +8,13 @@ from typing import Annotated, Any, Final
 import orjson
 import typer
 
-from cachesim.cli.lazy import command_app, examples
+from cachesim.cli.lazy import examples
 from cachesim.cli.output import console, emit
 from cachesim.core.policy import DEFAULT_PRESET, PRESETS, RULE_HELP, Policy, rules
 from cachesim.errors import UsageError
 from cachesim.report.formats import Format, Report
 
-app = command_app()
+app = typer.Typer()
 COLUMNS: Final = ("policy", "rule", "value", "meaning")
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from cachesim.cli.lazy import command_app, examples, split_commas
+from cachesim.cli.lazy import examples, split_commas
 from cachesim.cli.output import console, emit, whole_file
 from cachesim.errors import UsageError
 from cachesim.report.columns import kind_of
@@ -27,7 +27,7 @@ TABLE_ROWS: Final = 50
 """Rows per block of a table unless --top says otherwise; the other forms always hold everything."""
 DEFAULT_SORT: Final = "prompt_tokens"
 
-app = command_app()
+app = typer.Typer()
 _REDUCE: Final = "Reduce"
 _GROUP: Final = "Group by"
 

@@ -7,14 +7,14 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from cachesim.cli.lazy import command_app, examples
+from cachesim.cli.lazy import examples
 from cachesim.cli.output import console, emit
 from cachesim.errors import UsageError
 from cachesim.report.formats import Format, Report, clean
 from cachesim.report.runs import Run, find_run, list_runs, show_run
 from cachesim.report.tables import NONE, number
 
-app = command_app(
+app = typer.Typer(
     invoke_without_command=True,
     epilog=examples(
         "cachesim runs                    # every run, oldest first",

@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from cachesim.cli.lazy import command_app, examples
+from cachesim.cli.lazy import examples
 from cachesim.cli.output import whole_file
 
-app = command_app()
+app = typer.Typer()
 
 
 @app.command(
