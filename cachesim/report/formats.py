@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
@@ -57,15 +57,13 @@ def money_text(value: Decimal) -> str:
     return "0" if text in ("-0", "") else text
 
 
-def plain(value: Any, kind: Kind) -> Any:
-    """A value as programs get it: money a decimal string, rates of 6 decimals, times RFC 3339, the rest as it is."""
-    if value is None:
-        return None
-    if kind == "money":
-        return money_text(value)
-    if kind == "rate":
-        return round(value, RATE_DECIMALS) + 0.0  # + 0.0 turns -0.0 into 0.0
-    return instant_text(value) if kind == "time" else value
+def rate_number(value: float) -> float:
+    """A rate of six decimals, never a negative zero."""
+    return round(value, RATE_DECIMALS) + 0.0
+
+
+_CONVERTERS: Final[dict[Kind, Callable[[Any], Any]]] = {"money": money_text, "rate": rate_number, "time": instant_text}
+"""How a value is given to programs; kinds that are not here stay as they are."""
 
 
 def write(report: Report, form: Format, out: IO[bytes]) -> None:
@@ -75,9 +73,9 @@ def write(report: Report, form: Format, out: IO[bytes]) -> None:
 
 
 def _values(report: Report) -> Iterator[list[Any]]:
-    kinds = [(name, kind_of(name)) for name in report.columns]
+    plan = [(name, _CONVERTERS.get(kind_of(name))) for name in report.columns]
     for row in report.rows:
-        yield [plain(row[name], kind) for name, kind in kinds]
+        yield [v if (v := row[name]) is None or convert is None else convert(v) for name, convert in plan]
 
 
 def _json(report: Report, out: IO[bytes]) -> None:
@@ -108,11 +106,13 @@ def csv_cell(value: Any) -> Any:
 def _csv(report: Report, out: IO[bytes]) -> None:
     text = io.TextIOWrapper(out, "utf-8", newline="", write_through=True)
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([csv_cell(name) for name in report.columns])
     numeric = [kind_of(name) == "money" for name in report.columns]
-    for values in _values(report):
-        writer.writerow([v if n else csv_cell(v) for v, n in zip(values, numeric, strict=True)])
-    text.detach()
+    try:
+        writer.writerow([csv_cell(name) for name in report.columns])
+        for values in _values(report):
+            writer.writerow([v if n else csv_cell(v) for v, n in zip(values, numeric, strict=True)])
+    finally:
+        text.detach()  # or its end would close `out`
 
 
 def _markdown(report: Report, out: IO[bytes]) -> None:
@@ -167,6 +167,7 @@ def _frame(columns: Sequence[str], rows: Sequence[Row]) -> pl.DataFrame:
     series = []
     for name in columns:
         kind = kind_of(name)
-        values = [row[name] if kind == "time" else plain(row[name], kind) for row in rows]
+        convert = None if kind == "time" else _CONVERTERS.get(kind)
+        values = [v if (v := row[name]) is None or convert is None else convert(v) for row in rows]
         series.append(pl.Series(name, values, dtype=types[kind]))
     return pl.DataFrame(series)

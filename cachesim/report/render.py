@@ -262,12 +262,19 @@ def print_report(
     for i, (lead, group) in enumerate(groupby(rows, key=lead_key)):
         total = next((t for t in totals or () if lead_key(t) == lead), None) if by else None
         block = list(group)
-        out, left = table(shown, block, console.width, total=total if len(block) > 1 else None)
+        out, left = table(
+            shown, block, console.width, total=total if total and _differs(total, block, shown) else None, keep=by
+        )
         title = f"{clean(str(lead[0]))} · tariff {clean(str(lead[1]))}" if lead[1] is not None else clean(str(lead[0]))
         say(console, ("\n" if i else "") + title + (f" · markers {clean(str(lead[2]))}" if lead[2] else ""), "bold")
         console.print(out)
         dropped += left
     return dropped
+
+
+def _differs(total: Row, block: Sequence[Row], shown: Sequence[str]) -> bool:
+    """False where the block's only row is already everything."""
+    return len(block) > 1 or any(total[n] != block[0][n] for n in shown if n in total)
 
 
 def lead_key(row: Row) -> tuple[Any, Any, Any]:

@@ -70,16 +70,12 @@ def cell(name: str, value: Any, decimals: int = 2) -> str:
 
 
 def table(
-    columns: Sequence[str],
-    rows: Sequence[Row],
-    width: int,
-    *,
-    total: Row | None = None,
-    titles: dict[str, str] | None = None,
+    columns: Sequence[str], rows: Sequence[Row], width: int, *, total: Row | None = None, keep: Sequence[str] = ()
 ) -> tuple[Table, list[str]]:
     """A table of `columns` at most `width` cells wide, and the names of the columns that had to leave.
 
-    `total` becomes a last row under a line. Names are never cut: they fold into several lines where they must.
+    `total` becomes a last row under a line; `keep`: columns that never leave. Names are never cut: they fold into
+    several lines where they must.
     """
     lines = [*rows, *([total] if total else [])]
     spread = [row[name] for row in lines for name in columns if kind_of(name) == "money"]
@@ -88,9 +84,9 @@ def table(
     if total:
         first = next((name for name in columns if kind_of(name) == "text"), None)
         texts = {n: [*t[:-1], "all" if n == first else "" if kind_of(n) == "text" else t[-1]] for n, t in texts.items()}
-    heads = {name: (titles or {}).get(name) or title(name) for name in columns}
+    heads = {name: title(name) for name in columns}
     widths = {name: _width(name, heads[name], texts[name], width) for name in columns}
-    kept, dropped = fit(widths, width)
+    kept, dropped = fit(widths, width, keep)
     widths = _widen({name: widths[name] for name in kept}, heads, width)
     return _build(kept, heads, texts, widths, total is not None), dropped
 
@@ -109,12 +105,12 @@ def _width(name: str, head: str, texts: Sequence[str], width: int) -> int:
     return max(longest, max(map(cell_len, head.split()), default=0))
 
 
-def fit(widths: dict[str, int], width: int) -> tuple[list[str], list[str]]:
-    """Column names that fit into `width` in order, and those dropped, lightest first."""
+def fit(widths: dict[str, int], width: int, keep: Sequence[str] = ()) -> tuple[list[str], list[str]]:
+    """Column names that fit into `width` in order, and those dropped, lightest first; `keep` are never dropped."""
     kept, dropped = list(widths), []
     while _needed(widths[name] for name in kept) > width:
-        lightest = min(kept, key=weight)
-        if weight(lightest) >= KEEP:
+        lightest = min((name for name in kept if name not in keep), key=weight, default=None)
+        if lightest is None or weight(lightest) >= KEEP:
             break
         kept.remove(lightest)
         dropped.append(lightest)
