@@ -6,6 +6,7 @@ import queue
 import threading
 from array import array
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from hashlib import blake2b
 from types import TracebackType
 from typing import TYPE_CHECKING, Final
@@ -34,6 +35,7 @@ def text_digest(text: str) -> bytes:
 class TokenCounter:
     """Gives each unique text a slot in `counts`; after `finish()` every slot holds the text's tokens.
 
+    tokenizer: loaded, or how to load it, which happens when the first unknown text is counted.
     known: counts remembered from earlier runs of the same tokenizer version by `text_digest`; such texts cost no
     tokenizing. Slots are numbered in order of first sight, so results do not depend on the threads.
 
@@ -44,10 +46,17 @@ class TokenCounter:
     ((0, 1, 0), [2, 1])
     """
 
-    def __init__(self, tokenizer: LoadedTokenizer, known: Known, *, batch_bytes: int = BATCH_BYTES) -> None:
+    def __init__(
+        self,
+        tokenizer: LoadedTokenizer | Callable[[], LoadedTokenizer],
+        known: Known,
+        *,
+        batch_bytes: int = BATCH_BYTES,
+    ) -> None:
         self.counts = array("q")
         self._known = known if callable(known) else known.get
         self._tokenizer = tokenizer
+        self._name = ""
         self._batch_bytes = batch_bytes
         self._slots: dict[bytes, int] = {}
         self._learned = bytearray()
@@ -120,12 +129,16 @@ class TokenCounter:
         self._batches.put(batch)
 
     def _start(self) -> None:
+        if callable(self._tokenizer):  # loaded only when something has to be counted
+            self._tokenizer = self._tokenizer()
         # Daemons: an exception that skips close() must not leave the program hanging at exit.
-        self._workers = [threading.Thread(target=self._work, name="count", daemon=True) for _ in range(WORKERS)]
+        self._name = self._tokenizer.source
+        work = partial(self._work, self._tokenizer)
+        self._workers = [threading.Thread(target=work, name="count", daemon=True) for _ in range(WORKERS)]
         for worker in self._workers:
             worker.start()
 
-    def _work(self) -> None:
+    def _work(self, tokenizer: LoadedTokenizer) -> None:
         counts = self.counts
         while (batch := self._batches.get()) is not None:
             # After a failure the queue is still emptied, or a caller waiting to put would wait for ever.
@@ -133,7 +146,7 @@ class TokenCounter:
                 continue
             slots, texts = batch
             try:
-                for slot, count in zip(slots, self._tokenizer.count_batch(texts), strict=True):
+                for slot, count in zip(slots, tokenizer.count_batch(texts), strict=True):
                     counts[slot] = count
             except BaseException as exc:  # a panic in the native library is not an Exception; surfaced by _check
                 self._failure = exc
@@ -150,6 +163,6 @@ class TokenCounter:
             raise CachesimError("token counting: the counter was closed before its counts were complete")
         if self._failure is not None:
             raise CachesimError(
-                f"token counting with {self._tokenizer.source}: the tokenizer failed on a text "
+                f"token counting with {self._name}: the tokenizer failed on a text "
                 f"({type(self._failure).__name__}); check that the file fits the installed tokenizers package"
             ) from self._failure

@@ -18,6 +18,7 @@ from cachesim.errors import ConfigError, InputError
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+DEFAULT_TOKENIZER: Final = "default"
 FILE_NAME: Final = "tokenizer.json"
 DEFAULT_FILE: Final = Path(__file__).with_name("default_tokenizer.json.gz")
 SOURCES_HELP: Final = (
@@ -62,7 +63,7 @@ def tokenizer_version(source: str, version: str | None = None) -> str:
 
 def _file_of(source: str) -> tuple[bytes, bool]:
     """The bytes of the tokenizer file that `source` names, and whether its counts are exact."""
-    if source == "default":
+    if source == DEFAULT_TOKENIZER:
         return gzip.decompress(_read(source, DEFAULT_FILE)), False
     if source.startswith("hub:"):
         path = _find_in_hub(source)

@@ -21,8 +21,8 @@ from cachesim.core.blocks import Block, message_blocks, tool_blocks
 from cachesim.core.canonical import MAX_DEPTH, Json, JsonError, decode, renumber
 from cachesim.core.markers import MarkerFact, marker_fact
 from cachesim.core.policy import BodyRules
-from cachesim.prepare.chains import EMPTY, Chain, Facts, Slots, extend
-from cachesim.prepare.memo import KnownMessage, MessageMemo
+from cachesim.prepare.chains import EMPTY, Chain, Facts, ReadBlock, Slots, extend, read_block
+from cachesim.prepare.memo import KnownMessage, MessageMemo, Piece
 from cachesim.prepare.nodes import Nodes
 
 QUERY_FACT: Final = MarkerFact("object", "ephemeral", "1h")
@@ -36,6 +36,9 @@ _SIMPLE_HEAD: Final = re.compile(rb"\s*\{" + _SCALARS + rb'\s*"messages"\s*:\s*\
 _BIG_MEMBER_BYTES: Final = 256
 _REMEMBERED_RESTS: Final = 4096
 _REMEMBERED_HEADS: Final = 8
+_EXTENDABLE_ENDS: Final = 2
+"""Chains are kept after the last message and this many before it."""
+
 _MESSAGE_ROOM: Final = MAX_DEPTH - 2
 _MEMBER_ROOM: Final = MAX_DEPTH - 1
 
@@ -54,7 +57,7 @@ _members: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _elements: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
-_Read: TypeAlias = "list[tuple[str, list[Block]]] | str"
+_Reading: TypeAlias = "list[tuple[str, list[ReadBlock]]] | str"
 """The chat messages that one element of `messages` stands for, as (role, blocks); or why ingress refuses it."""
 
 
@@ -74,12 +77,23 @@ class Rest(NamedTuple):
 
 
 class TakenApart(NamedTuple):
-    """A checked body. known: its last message in the memo (null: not remembered); fresh: the values of the messages
-    seen for the first time, each with the flag of `cachesim.core.canonical.decode`."""
+    """A checked body. known: its last message in the memo, `fresh` of which were just added to it; null where it is not
+    remembered, then `values` holds all messages, each with the flag of `cachesim.core.canonical.decode`."""
 
     rest: Rest
     known: KnownMessage | None
-    fresh: list[tuple[Json, bool]]
+    fresh: int
+    values: list[tuple[Json, bool]]
+
+
+class Shape(NamedTuple):
+    """How messages are read besides the rules: with which tokenizer, as which API, and whether upstream prints the
+    body and parses it once more (`twice`) to put the query parameter's marker in."""
+
+    number: int
+    slots: Slots
+    messages_api: bool
+    twice: bool
 
 
 class ReadBody(NamedTuple):
@@ -101,7 +115,8 @@ class BodyReader:
         self._rests: dict[tuple[bytes, bytes], Rest] = {}
         self._rest_numbers: dict[tuple[bytes, bytes, str | None], int] = {}
         self._big_members: dict[bytes, Json] = {}
-        self._contexts: dict[tuple[int, int, bool, bool], int] = {}
+        self._contexts: dict[tuple[int, int], int] = {}
+        self._shapes: dict[tuple[int, bool, bool], Shape] = {}
         self._roots: list[tuple[Chain, ...]] = []
 
     def take_apart(self, body: bytes) -> TakenApart:
@@ -115,10 +130,12 @@ class BodyReader:
     def read(self, parts: TakenApart, slots: Slots, slots_no: int, *, messages_api: bool, query: bool) -> ReadBody:
         """The chains of a body. messages_api: it came in on `…/messages`; query: its URI asks for an automatic marker."""
         rest = parts.rest
-        twice = query and rest.automatic is None
-        context = self._context(rest, slots, slots_no, messages_api=messages_api, twice=twice)
-        chains = self._chains(parts, context, slots, messages_api=messages_api, twice=twice)
-        return ReadBody(chains, tuple(self._automatic(rest, rules, messages_api, twice) for rules in self.rules))
+        key = (slots_no, messages_api, query and rest.automatic is None)
+        shape = self._shapes.get(key)
+        if shape is None:
+            shape = self._shapes[key] = Shape(len(self._shapes), slots, messages_api, key[2])
+        chains = self._chains(parts, self._context(rest, shape), shape)
+        return ReadBody(chains, tuple(self._automatic(rest, rules, shape) for rules in self.rules))
 
     # -- taking apart
 
@@ -136,13 +153,14 @@ class BodyReader:
             tail = body[position + len(content) - 1 :]
             fresh = [bytes(raw) for raw in _elements(content)]
         rest = self._rest(head, tail)
-        values: list[tuple[Json, bool]] = []
         for raw in fresh:
             if raw[:1] != b"{":
                 raise Irregular
-            values.append(decode(raw, _MESSAGE_ROOM))
-            known = self.memo.add(known, raw)
-        return TakenApart(rest, known, values)
+            piece = self.memo.piece(raw)
+            if piece is None:
+                piece = self.memo.new_piece(raw, decode(raw, _MESSAGE_ROOM))
+            known = self.memo.add(known, piece)
+        return TakenApart(rest, known, len(fresh), [])
 
     def _messages_start(self, body: bytes) -> int:
         """Where the content of the `messages` array begins."""
@@ -221,89 +239,124 @@ class BodyReader:
             value = {}
         messages = value.get("messages")
         rest = self._make_rest(value, {})
-        return TakenApart(rest, None, [(message, plain) for message in messages] if type(messages) is list else [])
+        return TakenApart(rest, None, 0, [(message, plain) for message in messages] if type(messages) is list else [])
 
     # -- chains
 
-    def _context(self, rest: Rest, slots: Slots, slots_no: int, *, messages_api: bool, twice: bool) -> int:
+    def _context(self, rest: Rest, shape: Shape) -> int:
         """The number of everything besides the messages that decides what a history means; its roots are in `_roots`."""
-        key = (rest.number, slots_no, messages_api, twice)
+        key = (rest.number, shape.number)
         context = self._contexts.get(key)
         if context is None:
             context = self._contexts[key] = len(self._roots)
-            self._roots.append(tuple(self._root(rest, rules, slots, messages_api, twice) for rules in self.rules))
+            self._roots.append(tuple(self._root(rest, rules, shape) for rules in self.rules))
         return context
 
-    def _root(self, rest: Rest, rules: BodyRules, slots: Slots, messages_api: bool, twice: bool) -> Chain:
+    def _root(self, rest: Rest, rules: BodyRules, shape: Shape) -> Chain:
         """The prompt before its first message: the tools, and in the Messages API the system prompt."""
-        if messages_api and rest.error is not None:
+        if shape.messages_api and rest.error is not None:
             return EMPTY._replace(error=rest.error)
-        again = messages_api or (twice and rules.query_marker)
-        chain = EMPTY
+        again = shape.messages_api or (shape.twice and rules.query_marker)
+        blocks: list[Block] = []
         for tool in rest.tools:
-            value = ingress.translate_tool(tool, rules) if messages_api else tool
-            blocks = list(tool_blocks(renumber(value) if again else value, rules))
-            chain = extend(chain, blocks, self.nodes, slots, self.facts)
-        if messages_api:
+            value = ingress.translate_tool(tool, rules) if shape.messages_api else tool
+            blocks += tool_blocks(renumber(value) if again else value, rules)
+        if shape.messages_api:
             for message in ingress.translate_system(rest.system, rules):
-                blocks = list(message_blocks(renumber(message), rules))
-                chain = extend(chain, blocks, self.nodes, slots, self.facts)
-        return chain
+                blocks += message_blocks(renumber(message), rules)
+        read = [read_block(block, shape.slots, self.facts) for block in blocks]
+        return extend(EMPTY, read, self.nodes, shape.slots)
 
-    def _chains(
-        self, parts: TakenApart, context: int, slots: Slots, *, messages_api: bool, twice: bool
-    ) -> tuple[Chain, ...]:
-        def grow(chains: tuple[Chain, ...], value: Json, plain: bool) -> tuple[Chain, ...]:
-            return self._grow(chains, value, plain, slots, messages_api=messages_api, twice=twice)
-
+    def _chains(self, parts: TakenApart, context: int, shape: Shape) -> tuple[Chain, ...]:
         chains = self._roots[context]
         if parts.known is None:
-            for value, plain in parts.fresh:
-                chains = grow(chains, value, plain)
+            for value, plain in parts.values:
+                chains = self._grow(chains, [self._readings(value, plain, shape)], shape)
             return chains
         message = parts.known
         missing: list[KnownMessage] = []
-        while message.parent is not None and context not in message.chains:
+        while message.parent is not None:
+            found = message.chains(context)
+            if found is not None:
+                chains = found
+                break
             missing.append(message)
             message = message.parent
-        chains = message.chains.get(context, chains)
-        old = len(missing) - len(parts.fresh)
-        for number, message in enumerate(reversed(missing)):
-            value, plain = parts.fresh[number - old] if number >= old else decode(message.raw, _MESSAGE_ROOM)
-            chains = message.chains[context] = grow(chains, value, plain)
+        missing.reverse()
+        # Chains hold hash states, so they are kept only where a history is likely to go on: at its end (the last
+        # message often comes again without its marker), and where this history left a known one.
+        branch = len(missing) - parts.fresh
+        keep = sorted({k for k in (branch, *range(len(missing) - _EXTENDABLE_ENDS, len(missing) + 1)) if k > 0})
+        start = 0
+        for end in keep:
+            run = [self._piece_readings(message.piece, shape) for message in missing[start:end]]
+            chains = self._grow(chains, run, shape)
+            missing[end - 1].remember(context, chains)
+            start = end
         return chains
 
-    def _grow(
-        self, chains: tuple[Chain, ...], value: Json, plain: bool, slots: Slots, *, messages_api: bool, twice: bool
-    ) -> tuple[Chain, ...]:
-        """Every rule set's chain after one more message; chains that stay equal stay one object."""
-        same = not messages_api and (plain or not twice) and not _rules_matter(value)
+    def _piece_readings(self, piece: Piece, shape: Shape) -> tuple[_Reading, ...]:
+        """What a message text means under every rule set, worked out once per shape."""
+        readings = piece.reads.get(shape.number)
+        if readings is None:
+            value, plain = piece.value or decode(piece.raw, _MESSAGE_ROOM)
+            readings = piece.reads[shape.number] = self._readings(value, plain, shape)
+            piece.value = None
+        return readings
+
+    def _readings(self, value: Json, plain: bool, shape: Shape) -> tuple[_Reading, ...]:
+        """One reading per rule set; equal ones are one object."""
+        same = not shape.messages_api and (plain or not shape.twice) and not _rules_matter(value)
+        readings: list[_Reading] = []
+        for rules in self.rules:
+            reading = readings[0] if same and readings else self._reading(value, plain, rules, shape)
+            readings.append(next((r for r in readings if r == reading), reading))
+        return tuple(readings)
+
+    def _reading(self, value: Json, plain: bool, rules: BodyRules, shape: Shape) -> _Reading:
+        messages = [value]
+        if shape.messages_api:
+            try:
+                messages = ingress.translate_message(value, rules)
+            except ingress.IngressError as error:
+                return str(error)
+        if not plain and (shape.messages_api or (shape.twice and rules.query_marker)):
+            messages = [renumber(message) for message in messages]
+        return [
+            (_role(message), [read_block(b, shape.slots, self.facts) for b in message_blocks(message, rules)])
+            for message in messages
+        ]
+
+    def _grow(self, chains: tuple[Chain, ...], run: Sequence[tuple[_Reading, ...]], shape: Shape) -> tuple[Chain, ...]:
+        """Every rule set's chain after a run of messages; chains that stay equal stay one object."""
         grown: list[Chain] = []
-        done: list[tuple[Chain, _Read]] = []
-        for chain, rules in zip(chains, self.rules, strict=True):
-            read = done[0][1] if same and done else _read_message(value, plain, rules, messages_api, twice)
-            for earlier, (was, blocks) in enumerate(done):
-                if was is chain and (same or blocks == read):
+        for place, chain in enumerate(chains):
+            for earlier in range(place):
+                if chains[earlier] is chain and all(readings[earlier] is readings[place] for readings in run):
                     grown.append(grown[earlier])
                     break
             else:
-                grown.append(self._append(chain, read, slots))
-            done.append((chain, read))
+                grown.append(self._append(chain, [readings[place] for readings in run], shape.slots))
         return tuple(grown)
 
-    def _append(self, chain: Chain, read: _Read, slots: Slots) -> Chain:
-        if isinstance(read, str):
-            return chain if chain.error else chain._replace(error=read)
-        for role, blocks in read:
-            chain = extend(chain, blocks, self.nodes, slots, self.facts)
-            if not blocks and role in ("user", "system"):  # the last such message has no block to carry a marker
-                chain = chain._replace(**{f"last_{role}": -1})
-        return chain
+    def _append(self, chain: Chain, run: Sequence[_Reading], slots: Slots) -> Chain:
+        """`chain` after a run of messages; blocks are hashed together as far as nothing happens in between."""
+        blocks: list[ReadBlock] = []
+        for reading in run:
+            if isinstance(reading, str):
+                chain = extend(chain, blocks, self.nodes, slots)
+                return chain if chain.error else chain._replace(error=reading)
+            for role, own in reading:
+                blocks += own
+                if not own and role in ("user", "system"):  # the last such message has no block to carry a marker
+                    chain = extend(chain, blocks, self.nodes, slots)._replace(**{f"last_{role}": -1})
+                    blocks = []
+        return extend(chain, blocks, self.nodes, slots)
 
-    def _automatic(self, rest: Rest, rules: BodyRules, messages_api: bool, twice: bool) -> int:
-        if twice and rules.query_marker:
+    def _automatic(self, rest: Rest, rules: BodyRules, shape: Shape) -> int:
+        if shape.twice and rules.query_marker:
             return self.facts.number(QUERY_FACT)
-        if rest.automatic is None or (messages_api and not rules.ingress_top_level_marker):
+        if rest.automatic is None or (shape.messages_api and not rules.ingress_top_level_marker):
             return -1
         return self.facts.number(rest.automatic)
 
@@ -314,18 +367,6 @@ def _request_error(value: dict[str, Json]) -> str | None:
     except ingress.IngressError as error:
         return str(error)
     return None
-
-
-def _read_message(value: Json, plain: bool, rules: BodyRules, messages_api: bool, twice: bool) -> _Read:
-    messages = [value]
-    if messages_api:
-        try:
-            messages = ingress.translate_message(value, rules)
-        except ingress.IngressError as error:
-            return str(error)
-    if not plain and (messages_api or (twice and rules.query_marker)):
-        messages = [renumber(message) for message in messages]
-    return [(_role(message), list(message_blocks(message, rules))) for message in messages]
 
 
 def _rules_matter(message: Json) -> bool:

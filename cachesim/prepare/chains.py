@@ -80,18 +80,27 @@ class Slots:
         self.counter = counter
         self.by_node = array("i")
 
-    def note(self, node: int, text: str) -> None:
-        """Have the text of `node`'s block counted, unless it already is."""
-        if self.counter is None:
-            return
-        missing = node + 1 - len(self.by_node)
-        if missing > 0:
-            self.by_node.extend([-1] * missing)
-        if self.by_node[node] < 0:
-            self.by_node[node] = self.counter.slot(text)
+    def slot(self, text: str) -> int:
+        """Have a text counted; -1 without a tokenizer."""
+        return -1 if self.counter is None else self.counter.slot(text)
 
 
-def extend(chain: Chain, blocks: Sequence[Block], nodes: Nodes, slots: Slots, facts: Facts) -> Chain:
+class ReadBlock(NamedTuple):
+    """A block as chains need it: what it is, hash input, count slot and marker fact number (-1: unmarked)."""
+
+    kind: int
+    feed: bytes
+    slot: int
+    marker: int
+
+
+def read_block(block: Block, slots: Slots, facts: Facts) -> ReadBlock:
+    """Have a block's text counted and its marker numbered."""
+    marker = -1 if block.marker is None else facts.number(block.marker)
+    return ReadBlock(block.kind, block.feed, slots.slot(block.text), marker)
+
+
+def extend(chain: Chain, blocks: Sequence[ReadBlock], nodes: Nodes, slots: Slots) -> Chain:
     """`chain` grown by `blocks`."""
     if not blocks or chain.error is not None:
         return chain
@@ -99,13 +108,20 @@ def extend(chain: Chain, blocks: Sequence[Block], nodes: Nodes, slots: Slots, fa
     node, position = chain.node, chain.blocks
     marker_blocks, marker_facts = chain.marker_blocks, chain.marker_facts
     last_user, last_system, last_tool = chain.last_user, chain.last_system, chain.last_tool
-    for kind, _, feed, text, marker in blocks:
+    by_node = slots.by_node
+    for kind, feed, slot, marker in blocks:
         hasher.update(feed)
         node = nodes.child(node, hasher.digest(), kind)
-        slots.note(node, text)
-        if marker is not None:
+        if node == len(by_node):
+            by_node.append(slot)
+        elif node > len(by_node):
+            by_node.extend([-1] * (node - len(by_node)))
+            by_node.append(slot)
+        elif slot >= 0:
+            by_node[node] = slot
+        if marker >= 0:
             marker_blocks += (position,)
-            marker_facts += (facts.number(marker),)
+            marker_facts += (marker,)
         if kind == _USER:
             last_user = position
         elif kind == _SYSTEM:

@@ -6,70 +6,138 @@ of memory, finds the known part without parsing it. The tree is only an accelera
 
 from __future__ import annotations
 
+import gc
 from bisect import bisect_right
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
+
+from cachesim.core.canonical import Json
 
 if TYPE_CHECKING:
     from cachesim.prepare.chains import Chain
 
-MEMORY_LIMIT: Final = 128 * 1024 * 1024
+MEMORY_LIMIT: Final = 192 * 1024 * 1024
 """Bytes of raw messages kept at most; beyond it the tree starts anew (histories still growing are parsed once more)."""
 
-_OVERHEAD: Final = 800
+_OVERHEAD: Final = 700
 """Bytes that a remembered message costs besides its text."""
+
+_SEVERAL: Final = -2
 _ANCHOR_DEPTH: Final = 2
 """After this many messages sessions have usually parted, and one shortcut over the rest of the history pays."""
 
 _SEPARATORS: Final = (b",", b"]")
+_NONE: Final[list[KnownMessage]] = []
 _SPACES: Final = frozenset(b" \t\r\n")
 
 
-class KnownMessage:
-    """One message after one particular history. `chains[context]`: what is known after it, see `cachesim.prepare.bodies`."""
+class Piece:
+    """One distinct message text. value: parsed, until it has been read; reads: what it means, see `bodies`."""
 
-    __slots__ = ("chains", "last", "parent", "raw", "raws", "shortcut", "successors")
+    __slots__ = ("raw", "reads", "value")
 
-    def __init__(self, parent: KnownMessage | None, raw: bytes) -> None:
-        self.parent = parent
+    def __init__(self, raw: bytes) -> None:
         self.raw = raw
-        self.chains: dict[int, tuple[Chain, ...]] = {}
+        self.value: tuple[Json, bool] | None = None
+        self.reads: dict[int, tuple[Any, ...]] = {}
+
+
+class KnownMessage:
+    """One message after one particular history: a node of the tree. `chains(context)`: what is known after it."""
+
+    __slots__ = ("_chains", "_context", "_raws", "_successors", "last", "parent", "piece", "shortcut")
+
+    def __init__(self, parent: KnownMessage | None, piece: Piece) -> None:
+        self.parent = parent
+        self.piece = piece
         self.last: KnownMessage | None = None
-        # Sorted side by side. A JSON object is never a proper prefix of another one, so the only candidate for a
-        # text is its predecessor in byte order.
-        self.raws: list[bytes] = []
-        self.successors: list[KnownMessage] = []
         self.shortcut: tuple[bytes, KnownMessage] | None = None
+        # Nearly always one context and one successor: collections are made only for the rest.
+        self._context = -1
+        self._chains: Any = None
+        self._raws: list[bytes] | None = None
+        self._successors: list[KnownMessage] = _NONE
+
+    def chains(self, context: int) -> tuple[Chain, ...] | None:
+        """The chains after this message in a context, if they are known."""
+        if self._context == context:
+            return self._chains  # type: ignore[no-any-return]
+        return self._chains.get(context) if self._context == _SEVERAL else None
+
+    def remember(self, context: int, chains: tuple[Chain, ...]) -> None:
+        """Keep the chains after this message in a context."""
+        if self._context == -1:
+            self._context, self._chains = context, chains
+            return
+        if self._context != _SEVERAL:
+            self._context, self._chains = _SEVERAL, {self._context: self._chains}
+        self._chains[context] = chains
 
     def find(self, body: bytes, position: int) -> KnownMessage | None:
         """The known message whose text stands at `position`."""
         last = self.last
-        if last is not None and body.startswith(last.raw, position):
+        if last is not None and body.startswith(last.piece.raw, position):
             return last
-        if len(self.raws) > 1:
-            index = bisect_right(self.raws, body[position:]) - 1
-            if index >= 0 and body.startswith(self.raws[index], position):
-                self.last = self.successors[index]
+        if self._raws is not None:
+            # A JSON object is never a proper prefix of another one, so the only candidate for a text is its
+            # predecessor in byte order.
+            index = bisect_right(self._raws, body[position:]) - 1
+            if index >= 0 and body.startswith(self._raws[index], position):
+                self.last = self._successors[index]
                 return self.last
         return None
 
-    def add(self, raw: bytes) -> KnownMessage:
+    def add(self, piece: Piece) -> KnownMessage:
         """Remember one more message after this history (or return it, if it is known)."""
-        index = bisect_right(self.raws, raw)
-        if index and self.raws[index - 1] == raw:
-            return self.successors[index - 1]
-        self.last = KnownMessage(self, raw)
-        self.raws.insert(index, raw)
-        self.successors.insert(index, self.last)
-        return self.last
+        last = self.last
+        if last is not None and last.piece is piece:
+            return last
+        if last is not None and self._raws is None:
+            self._raws, self._successors = [last.piece.raw], [last]
+        made = KnownMessage(self, piece)
+        if self._raws is not None:
+            index = bisect_right(self._raws, piece.raw)
+            if index and self._raws[index - 1] == piece.raw:
+                self.last = self._successors[index - 1]
+                return self.last
+            self._raws.insert(index, piece.raw)
+            self._successors.insert(index, made)
+        self.last = made
+        return made
 
 
 class MessageMemo:
-    """The tree of known messages, within a bound of memory."""
+    """The tree of known messages and the distinct texts in it, within a bound of memory."""
 
     def __init__(self, memory_limit: int = MEMORY_LIMIT) -> None:
         self._limit = memory_limit
+        self._start()
+
+    def _start(self) -> None:
+        self.root = KnownMessage(None, Piece(b""))
+        self._pieces: dict[bytes, Piece] = {}
         self._used = 0
-        self.root = KnownMessage(None, b"")
+
+    def trim(self) -> None:
+        """Start anew when the memory limit is passed (between two bodies)."""
+        if self._used > self._limit:
+            self._start()
+            gc.collect()  # messages and their successors refer to each other
+
+    def piece(self, raw: bytes) -> Piece | None:
+        """The piece of a text that stood somewhere before."""
+        return self._pieces.get(raw)
+
+    def new_piece(self, raw: bytes, value: tuple[Json, bool]) -> Piece:
+        """Remember a text that was just parsed."""
+        piece = self._pieces[raw] = Piece(raw)
+        piece.value = value
+        self._used += 2 * len(raw) + _OVERHEAD  # the raw text, and the same again as hash input
+        return piece
+
+    def add(self, known: KnownMessage, piece: Piece) -> KnownMessage:
+        """Remember `piece` after `known`."""
+        self._used += _OVERHEAD
+        return known.add(piece)
 
     def walk(self, body: bytes, position: int) -> tuple[KnownMessage, int]:
         """Follow known messages from `position`, the first byte of the array's content.
@@ -85,7 +153,7 @@ class MessageMemo:
             position += len(anchor.shortcut[0])
             known = anchor.shortcut[1]
         known, position, _ = self._follow(body, known, position, len(body))
-        if position > start and (anchor.shortcut is None or anchor.shortcut[1] is not known):
+        if body[position : position + 1] == b"{" and (anchor.shortcut is None or anchor.shortcut[1] is not known):
             self._used += position - start - (len(anchor.shortcut[0]) if anchor.shortcut else 0)
             anchor.shortcut = (body[start:position], known)
         return known, position
@@ -96,7 +164,7 @@ class MessageMemo:
             found = known.find(body, position)
             if found is None:
                 return known, position, True
-            after = position + len(found.raw)
+            after = position + len(found.piece.raw)
             if body[after : after + 1] not in _SEPARATORS:
                 after = _skip_spaces(body, after)
             if body[after : after + 1] == b"]":
@@ -110,17 +178,6 @@ class MessageMemo:
                     return known, position, True
             known, position = found, after
         return known, position, False
-
-    def add(self, known: KnownMessage, raw: bytes) -> KnownMessage:
-        """Remember `raw` after `known`; only complete JSON objects are worth it."""
-        self._used += len(raw) + _OVERHEAD
-        return known.add(raw)
-
-    def trim(self) -> None:
-        """Start anew when the memory limit is passed (between two bodies)."""
-        if self._used > self._limit:
-            self._used = 0
-            self.root = KnownMessage(None, b"")
 
 
 def _skip_spaces(body: bytes, position: int) -> int:

@@ -32,7 +32,10 @@ class Nodes:
         node = self._by_digest.get(digest)
         if node is None:
             node = self._by_digest[digest] = len(self.digests)
-            self._append(parent, node, kind, digest)
+            self.parents.append(parent)
+            self.prefixes.append(node)
+            self.kinds.append(kind)
+            self.digests.append(digest)
         elif self.parents[node] != parent or self.kinds[node] != kind:
             node = self._twin(node, parent, kind, digest)
         return node
@@ -46,14 +49,11 @@ class Nodes:
         node = self._twins.get(key)
         if node is None:
             node = self._twins[key] = len(self.digests)
-            self._append(parent, prefix, kind, digest)
+            self.parents.append(parent)
+            self.prefixes.append(prefix)
+            self.kinds.append(kind)
+            self.digests.append(digest)
         return node
-
-    def _append(self, parent: int, prefix: int, kind: int, digest: bytes) -> None:
-        self.parents.append(parent)
-        self.prefixes.append(prefix)
-        self.kinds.append(kind)
-        self.digests.append(digest)
 
 
 def cumulate(parents: Sequence[int], tokens: Sequence[int]) -> array[int]:

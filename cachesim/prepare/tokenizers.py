@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from cachesim.counting.counter import TokenCounter
-from cachesim.counting.resolve import LoadedTokenizer, load_tokenizer
+from cachesim.counting.resolve import DEFAULT_TOKENIZER, load_tokenizer, tokenizer_version
 from cachesim.prepare.chains import Slots
 from cachesim.prepare.nodes import cumulate
 
@@ -19,6 +19,14 @@ class ModelTokenizer(NamedTuple):
 
     source: str
     version: str | None
+
+
+class UsedTokenizer(NamedTuple):
+    """A tokenizer of the trace; `exact` is false for the embedded default, whose counts are estimates."""
+
+    source: str
+    version: str
+    exact: bool
 
 
 class Mapped(NamedTuple):
@@ -41,7 +49,8 @@ class Tokenizers:
         self._known = known
         self._by_alias: dict[str | None, Mapped] = {}
         self._by_version: dict[str, Mapped] = {}
-        self.loaded: list[LoadedTokenizer] = []
+        self._by_choice: dict[ModelTokenizer, Mapped] = {}
+        self.used: list[UsedTokenizer] = []
         self.counters: list[TokenCounter] = []
         self._unmapped = Mapped(-1, Slots(None))
 
@@ -55,14 +64,21 @@ class Tokenizers:
     def _map(self, choice: ModelTokenizer) -> Mapped:
         if choice.source == UNMAPPED:
             return self._unmapped
-        tokenizer = load_tokenizer(choice.source, choice.version)
-        mapped = self._by_version.get(tokenizer.version)
+        mapped = self._by_choice.get(choice)
         if mapped is None:
-            counter = TokenCounter(tokenizer, self._known(tokenizer.version))
-            mapped = self._by_version[tokenizer.version] = Mapped(len(self.loaded), Slots(counter))
-            self.loaded.append(tokenizer)
-            self.counters.append(counter)
+            version = tokenizer_version(choice.source, choice.version)
+            mapped = self._by_version.get(version)
+            if mapped is None:
+                mapped = self._by_version[version] = self._new(choice, version)
+            self._by_choice[choice] = mapped
         return mapped
+
+    def _new(self, choice: ModelTokenizer, version: str) -> Mapped:
+        # Built only when the first unknown text is counted: a log whose counts are all remembered needs no tokenizer.
+        counter = TokenCounter(lambda: load_tokenizer(choice.source, choice.version), self._known(version))
+        self.used.append(UsedTokenizer(choice.source, version, choice.source != DEFAULT_TOKENIZER))
+        self.counters.append(counter)
+        return Mapped(len(self.used) - 1, Slots(counter))
 
     def finish(self) -> None:
         """Wait until every text is counted. Raises CachesimError if a tokenizer failed."""

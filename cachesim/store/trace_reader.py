@@ -11,7 +11,8 @@ from cachesim.core.gates import Prompt
 from cachesim.core.markers import MarkerFact
 from cachesim.core.policy import BodyRules
 from cachesim.replay import PreparedRequest
-from cachesim.store.traces import PreparedTrace, TraceTokenizer
+from cachesim.prepare.tokenizers import UsedTokenizer
+from cachesim.store.traces import PreparedTrace
 
 if TYPE_CHECKING:
     import duckdb
@@ -66,7 +67,7 @@ def load_trace(con: duckdb.DuckDBPyConnection, trace_no: int) -> PreparedTrace:
         facts=json.loads(row[2]),
         rules=[_body_rules(r) for r in json.loads(row[3])],
         markers=[MarkerFact(*fact) for fact in json.loads(row[4])],
-        tokenizers=[TraceTokenizer(*t) for t in tokenizers],
+        tokenizers=[UsedTokenizer(*t) for t in tokenizers],
         parents=array("i", parents),
         prefixes=array("i", prefixes),
         kinds=array("B", kinds),

