@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cachesim.config import apply_rules, parse_set
-from cachesim.config_rules import check_rule
+from cachesim.config.rules import check_rule
 from cachesim.core.policy import PRESETS, RULE_HELP, rules
 from cachesim.errors import ConfigError, UsageError
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cachesim.config import Config, load_config, load_tariff_set, load_tariff_sets
-from cachesim.config_rows import decimals
+from cachesim.config.rows import decimals
 from cachesim.errors import ConfigError, InputError, UsageError
 
 JAN_US = 1_767_225_600_000_000

@@ -14,12 +14,11 @@ from typing import Any, Final
 import orjson
 
 from cachesim.conformance.bodies import run_canon, run_parse
-from cachesim.conformance_pricing import run_pricing_case
+from cachesim.conformance.pricing import run_pricing_case
 from cachesim.conformance.scenarios import run_classify
 from cachesim.core.model import BadLine
 from cachesim.errors import InputError, NothingUsable
 from cachesim.trace.open import find_sources
-
 
 SKIPPABLE: Final = frozenset({"extreme", "rawvalue"})
 

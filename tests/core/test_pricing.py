@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cachesim.conformance_pricing import run_pricing_case
+from cachesim.conformance.pricing import run_pricing_case
 from cachesim.core.pricing import (
     BilledSplit,
     BillingRule,

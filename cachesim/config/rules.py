@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final, get_args, get_type_hints
 
-from cachesim.config_toml import did_you_mean, exact_float, kind_of
+from cachesim.config.toml import did_you_mean, exact_float, kind_of
 from cachesim.core.policy import RULE_HELP, TIERS, Policy
 from cachesim.errors import ConfigError, UsageError
 

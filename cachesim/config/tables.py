@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, Final, NamedTuple
 
-from cachesim.config_rows import RESERVED_KEYS, RawRow
-from cachesim.config_toml import did_you_mean, read_bytes, read_text
+from cachesim.config.rows import RESERVED_KEYS, RawRow
+from cachesim.config.toml import did_you_mean, read_bytes, read_text
 from cachesim.errors import ConfigError
 
 _COMMON: Final = {

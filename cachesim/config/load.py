@@ -11,26 +11,14 @@ from pathlib import PurePath
 from typing import Any, Final, TypeVar
 
 from cachesim.assumed_prices import assumed_base_row
-from cachesim.config_ledgers import check_ledgers
-from cachesim.config_rows import RawRow, base_row, cache_row
-from cachesim.config_rules import apply_rules, check_rule, parse_set
-from cachesim.config_tables import read_table
-from cachesim.config_toml import TomlFile, did_you_mean, kind_of, read_toml
+from cachesim.config.ledgers import check_ledgers
+from cachesim.config.rows import RawRow, base_row, cache_row
+from cachesim.config.rules import check_rule
+from cachesim.config.tables import read_table
+from cachesim.config.toml import TomlFile, did_you_mean, kind_of, read_toml
 from cachesim.core.ledger import TariffSet
 from cachesim.core.policy import PRESETS
 from cachesim.errors import ConfigError, InputError, UsageError
-
-__all__ = [
-    "DEFAULT_FILE",
-    "Config",
-    "ModelConfig",
-    "apply_rules",
-    "load_config",
-    "load_tariff_set",
-    "load_tariff_sets",
-    "model_config",
-    "parse_set",
-]
 
 DEFAULT_FILE: Final = "cachesim.toml"
 DEFAULT_TARIFF_NAME: Final = "default"

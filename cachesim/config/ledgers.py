@@ -7,7 +7,7 @@ from datetime import timedelta
 from itertools import pairwise
 from typing import Any, TypeVar
 
-from cachesim.config_rows import EPOCH, MONEY_DECIMALS, decimals
+from cachesim.config.rows import EPOCH, MONEY_DECIMALS, decimals
 from cachesim.core.ledger import ASSUMED_PRICE_DECIMALS, BaseRow, CacheRow
 from cachesim.errors import ConfigError
 

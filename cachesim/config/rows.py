@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
 
-from cachesim.config_toml import did_you_mean, kind_of
+from cachesim.config.toml import did_you_mean, kind_of
 from cachesim.core.ledger import DEFAULT_PURPOSE, PURPOSES, BaseRow, CacheRow
 from cachesim.errors import ConfigError
 
