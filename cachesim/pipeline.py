@@ -79,10 +79,7 @@ def prepare(con: duckdb.DuckDBPyConnection, job: Preparation, progress: Progress
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    """Without the cyclic collector: millions of long-lived tuples make it a fifth of the time and it finds nothing.
-
-    The one structure with cycles, the memo of messages, asks for a collection when it starts anew.
-    """
+    """Without the cyclic collector: millions of long-lived tuples make it a fifth of the time, and it finds nothing."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -144,6 +141,7 @@ def _read(
         else:
             builder.add(item)  # type: ignore[arg-type]  # mypy does not narrow by `type(…) is`, which is the fast test
     builder.flush()
+    builder.reader.memo.clear()
     writer.bad_lines(bad)
     _refuse_unusable(job, builder.records, reasons)
     tokenizers.finish()

@@ -56,7 +56,7 @@ def message_blocks(message: Json, rules: BodyRules) -> Iterator[Block]:
     kind = _ROLE_KINDS.get(role, 0)
     content = message.get("content")
     if type(content) is str:
-        yield Block(kind, role, _feed(role, b'{"text":' + orjson.dumps(content) + b',"type":"text"}'), content, None)
+        yield text_block(role, content)
     elif type(content) is list:
         for element in content:
             block = _element_block(kind, role, element)
@@ -66,6 +66,12 @@ def message_blocks(message: Json, rules: BodyRules) -> Iterator[Block]:
     if rules.hash_tool_calls and role == "assistant" and type(calls) is list:
         for call in calls:
             yield _json_block(TOOL_CALL, "tool_call", call)
+
+
+def text_block(role: str, text: str) -> Block:
+    """The block of string content; it hashes as a text part of the same text would."""
+    feed = role.encode() + b'\x00{"text":' + orjson.dumps(text) + b',"type":"text"}'
+    return Block(_ROLE_KINDS.get(role, 0), role, feed, text, None)
 
 
 def _feed(role: str, canonical: bytes) -> bytes:

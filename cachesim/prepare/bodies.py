@@ -17,7 +17,7 @@ import msgspec
 import orjson
 
 from cachesim.core import ingress
-from cachesim.core.blocks import Block, message_blocks, tool_blocks
+from cachesim.core.blocks import Block, message_blocks, text_block, tool_blocks
 from cachesim.core.canonical import MAX_DEPTH, Json, JsonError, decode, renumber
 from cachesim.core.markers import MarkerFact, marker_fact
 from cachesim.core.policy import BodyRules
@@ -36,7 +36,7 @@ _SIMPLE_HEAD: Final = re.compile(rb"\s*\{" + _SCALARS + rb'\s*"messages"\s*:\s*\
 _BIG_MEMBER_BYTES: Final = 256
 _REMEMBERED_RESTS: Final = 4096
 _REMEMBERED_HEADS: Final = 8
-_EXTENDABLE_ENDS: Final = 2
+_EXTENDABLE_ENDS: Final = 1
 """Chains are kept after the last message and this many before it."""
 
 _MESSAGE_ROOM: Final = MAX_DEPTH - 2
@@ -302,10 +302,15 @@ class BodyReader:
             value, plain = piece.value or decode(piece.raw, _MESSAGE_ROOM)
             readings = piece.reads[shape.number] = self._readings(value, plain, shape)
             piece.value = None
+            self.memo.keep_readings(piece)
         return readings
 
     def _readings(self, value: Json, plain: bool, shape: Shape) -> tuple[_Reading, ...]:
         """One reading per rule set; equal ones are one object."""
+        simple = None if shape.messages_api else _simple_message(value)
+        if simple is not None:
+            reading = [(simple.role, [read_block(simple, shape.slots, self.facts)])]
+            return (reading,) * len(self.rules)
         same = not shape.messages_api and (plain or not shape.twice) and not _rules_matter(value)
         readings: list[_Reading] = []
         for rules in self.rules:
@@ -366,6 +371,15 @@ def _request_error(value: dict[str, Json]) -> str | None:
         ingress.check_request(value)
     except ingress.IngressError as error:
         return str(error)
+    return None
+
+
+def _simple_message(value: Json) -> Block | None:
+    """The one block of the commonest message, a role and a text, about which no rules disagree."""
+    if type(value) is dict and len(value) == 2:
+        role, content = value.get("role"), value.get("content")
+        if type(role) is str and type(content) is str:
+            return text_block(role, content)
     return None
 
 

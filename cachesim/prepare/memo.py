@@ -6,8 +6,8 @@ of memory, finds the known part without parsing it. The tree is only an accelera
 
 from __future__ import annotations
 
-import gc
 from bisect import bisect_right
+from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 from cachesim.core.canonical import Json
@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 MEMORY_LIMIT: Final = 192 * 1024 * 1024
 """Bytes of raw messages kept at most; beyond it the tree starts anew (histories still growing are parsed once more)."""
 
-_OVERHEAD: Final = 700
+READINGS_LIMIT: Final = 32 * 1024 * 1024
+"""Bytes of messages whose readings are kept at most."""
+
+_OVERHEAD: Final = 500
 """Bytes that a remembered message costs besides its text."""
 
 _SEVERAL: Final = -2
@@ -72,6 +75,12 @@ class KnownMessage:
             self._context, self._chains = _SEVERAL, {self._context: self._chains}
         self._chains[context] = chains
 
+    def unlink(self) -> list[KnownMessage]:
+        """Forget the messages after this one; returns them."""
+        found = self._successors or ([] if self.last is None else [self.last])
+        self.last, self.shortcut, self._successors = None, None, _NONE
+        return found
+
     def find(self, body: bytes, position: int) -> KnownMessage | None:
         """The known message whose text stands at `position`."""
         last = self.last
@@ -116,12 +125,18 @@ class MessageMemo:
         self.root = KnownMessage(None, Piece(b""))
         self._pieces: dict[bytes, Piece] = {}
         self._used = 0
+        self._read: deque[Piece] = deque()
+        self._read_bytes = 0
 
     def trim(self) -> None:
         """Start anew when the memory limit is passed (between two bodies)."""
         if self._used > self._limit:
-            self._start()
-            gc.collect()  # messages and their successors refer to each other
+            self.clear()
+
+    def clear(self) -> None:
+        """Forget everything and free it at once."""
+        _take_to_pieces(self.root)
+        self._start()
 
     def piece(self, raw: bytes) -> Piece | None:
         """The piece of a text that stood somewhere before."""
@@ -131,8 +146,17 @@ class MessageMemo:
         """Remember a text that was just parsed."""
         piece = self._pieces[raw] = Piece(raw)
         piece.value = value
-        self._used += 2 * len(raw) + _OVERHEAD  # the raw text, and the same again as hash input
+        self._used += len(raw)
         return piece
+
+    def keep_readings(self, piece: Piece) -> None:
+        """Bound what readings hold: they repeat the text as hash input, and are needed again only soon or never."""
+        self._read.append(piece)
+        self._read_bytes += len(piece.raw)
+        while self._read_bytes > READINGS_LIMIT:
+            old = self._read.popleft()
+            self._read_bytes -= len(old.raw)
+            old.reads.clear()
 
     def add(self, known: KnownMessage, piece: Piece) -> KnownMessage:
         """Remember `piece` after `known`."""
@@ -184,3 +208,11 @@ def _skip_spaces(body: bytes, position: int) -> int:
     while position < len(body) and body[position] in _SPACES:
         position += 1
     return position
+
+
+def _take_to_pieces(root: KnownMessage) -> None:
+    """Cut what refers to each other, so that it is freed at once and not by the cyclic collector."""
+    rest = [root]
+    while rest:
+        message = rest.pop()
+        rest += message.unlink()

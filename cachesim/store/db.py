@@ -165,7 +165,7 @@ class ArrowFrame:
 def insert_frame(con: duckdb.DuckDBPyConnection, table: str, columns: Mapping[str, Sequence[Any]]) -> int:
     """Append equally long `columns` to `table` in one statement; returns the number of rows.
 
-    Values by column type: ints, str, bool, bytes, lists of ints (`INTEGER[]`), Decimal for DECIMAL, int µs UTC for
+    Values by column type: ints, str, bool, bytes, tuples of ints (`INTEGER[]`), Decimal for DECIMAL, int µs UTC for
     TIMESTAMP and TIMESTAMPTZ; None for null. Columns of the table that are not named take their default. Arrays and
     polars series are taken as they are. Raises KeyError for an unknown column, TypeError for a value of another type.
     """
@@ -198,10 +198,12 @@ def _series(name: str, duck_type: str, values: Sequence[Any]) -> pl.Series:
         "BOOLEAN": pl.Boolean,
         "VARCHAR": pl.String,
         "BLOB": pl.Binary,
-        "INTEGER[]": pl.List(pl.Int32),
         "TIMESTAMP": pl.Int64,
         "TIMESTAMP WITH TIME ZONE": pl.Int64,
     }
+    if duck_type == "INTEGER[]":  # as text that DuckDB casts: polars builds nested columns element by element
+        texts = {item: f"[{','.join(map(str, item))}]" for item in set(values)}
+        return pl.Series(name, [texts[item] for item in values], dtype=pl.String)
     if duck_type.startswith("DECIMAL"):
         return pl.Series(name, [None if v is None else _plain(v) for v in values], dtype=pl.String)
     return pl.Series(name, values, dtype=dtypes[duck_type], strict=True)

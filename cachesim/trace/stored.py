@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,6 +23,10 @@ from cachesim.errors import InputError
 
 CHUNK_BYTES: Final = 1 << 20
 """Stored bytes taken at a time: large enough that per-chunk costs vanish, small enough to stay in the CPU's caches."""
+
+_HASHED_CHUNKS: Final = 4
+_HASHED_BATCHES: Final = 3
+"""Chunks hashed at a time, and how many such batches may wait: what bounds the memory of hashing to 16 MiB."""
 
 BOMB_RATIO: Final = 2000
 BOMB_FREE_BYTES: Final = 1 << 30
@@ -120,36 +125,43 @@ class LogBytes(io.RawIOBase):
 
 
 class _Tally:
-    """Size and SHA-256 of chunks, hashed beside the parsing where it pays: hashlib lets other threads run."""
+    """Size and SHA-256 of chunks, hashed beside the parsing where it pays: hashlib lets other threads run.
+
+    Chunks go to the other thread several at a time: getting back the interpreter costs it more than a chunk's hash.
+    """
 
     def __init__(self) -> None:
         self.size = 0
         self._hash = hashlib.sha256()
+        self._chunks: list[bytes] = []
         self._pool: ThreadPoolExecutor | None = None
-        self._running: Future[None] | None = None
+        self._running: deque[Future[None]] = deque()
 
     def add(self, chunk: bytes) -> None:
         self.size += len(chunk)
-        self._wait()
-        if len(chunk) < CHUNK_BYTES:
-            self._hash.update(chunk)
+        self._chunks.append(chunk)
+        if len(self._chunks) < _HASHED_CHUNKS:
             return
         if self._pool is None:
             self._pool = ThreadPoolExecutor(1, "cachesim-sha256")
-        self._running = self._pool.submit(self._hash.update, chunk)
+        if len(self._running) == _HASHED_BATCHES:
+            self._running.popleft().result()
+        self._running.append(self._pool.submit(self._update, self._chunks))
+        self._chunks = []
+
+    def _update(self, chunks: list[bytes]) -> None:
+        self._hash.update(b"".join(chunks))
 
     def hexdigest(self) -> str:
-        self._wait()
+        while self._running:
+            self._running.popleft().result()
+        self._update(self._chunks)
+        self._chunks = []
         return self._hash.hexdigest()
 
     def close(self) -> None:
         if self._pool is not None:
             self._pool.shutdown()
-
-    def _wait(self) -> None:
-        if self._running is not None:
-            self._running.result()
-            self._running = None
 
 
 def digest_file(path: Path) -> tuple[int, str]:

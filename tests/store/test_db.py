@@ -218,7 +218,7 @@ def test_insert_frame_keeps_lists_and_exact_money() -> None:
     con = db.open_database(db.IN_MEMORY)
     prompts = {name: [0, 0] for name in ("trace_no", "seq", "rules_no", "end_node", "block_count", "automatic")}
     ends = {name: [-1, -1] for name in ("last_user", "last_system", "last_tool")}
-    db.insert_frame(con, "prompts", {**prompts, **ends, "marker_blocks": [[], [1, 2]], "marker_facts": [[], [0, 0]]})
+    db.insert_frame(con, "prompts", {**prompts, **ends, "marker_blocks": [(), (1, 2)], "marker_facts": [(), (0, 0)]})
     assert con.execute("SELECT marker_blocks, ingress_error FROM prompts").fetchall() == [([], None), ([1, 2], None)]
 
     exact = [

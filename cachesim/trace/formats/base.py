@@ -26,6 +26,7 @@ DecodeDocument: TypeAlias = Callable[[bytes, int], Iterator[LogRecord]]
 CHAT_PATH: Final = "/v1/chat/completions"
 MESSAGES_PATH: Final = "/v1/messages"
 KEY_PREFIX: Final = "sha256:"
+_TAIL_BYTES: Final = 1024
 MAX_DURATION_US: Final = 366 * 86_400 * 1_000_000
 
 _FIELD: Final = re.compile(r"\$((?:\.\w+)+)")
@@ -121,7 +122,8 @@ def fingerprint(raw: bytes) -> int:
     while end and raw[end - 1] in b"\r\n":
         end -= 1
     view = memoryview(raw)[:end]
-    return (isal_zlib.crc32(view) << 31) | ((isal_zlib.adler32(view) ^ end * 0x9E3779B1) & 0x7FFFFFFF)
+    tail = isal_zlib.adler32(view[-_TAIL_BYTES:]) ^ end * 0x9E3779B1
+    return (isal_zlib.crc32(view) << 31) | (tail & 0x7FFFFFFF)
 
 
 def body_bytes(raw: msgspec.Raw, name: str = "body") -> bytes:
