@@ -3,35 +3,39 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
-import resource
 import subprocess
 import sys
 import tempfile
 import time
+from array import array
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import duckdb
 import orjson
 
+import cachesim.pipeline
 from cachesim.config import load_config
-
-from cachesim.core.gates import AS_CAPTURED, Gates
+from cachesim.core.gates import AS_CAPTURED, Gates, Prompt
 from cachesim.core.policy import PRESETS
 from cachesim.core.prompt import parse_body
+from cachesim.counting.counter import TokenCounter, text_digest
 from cachesim.counting.resolve import load_tokenizer
 from cachesim.index.duckdb_index import DuckDbIndex
 from cachesim.pipeline import Preparation, body_rule_sets, prepare
-from cachesim.prepare.nodes import Nodes, cumulate
+from cachesim.prepare.chains import Facts
+from cachesim.prepare.nodes import Nodes
 from cachesim.replay import Lane, PreparedRequest
 from cachesim.store.db import open_database
 from cachesim.store.trace_reader import known_counts
 from cachesim.synth import write
 from cachesim.trace.open import find_sources
 from cachesim.trace.reader import ReadOptions
+from cachesim.trace.times import parse_time
 
 RUNS = 3
 
@@ -65,61 +69,72 @@ def parse_only(log: Path) -> None:
             orjson.loads(line)
 
 
-def prepare_again(database: str, log: Path, tokenizer: str | None = None) -> tuple[float, int]:
-    """Preparation in a fresh in-memory database that already knows every count: (seconds, nodes)."""
-    with open_database(database, read_only=True) as con:
-        versions = con.execute("SELECT DISTINCT version FROM token_counts").fetchall()
-        counts = {version: known_counts(con, version) for (version,) in versions}
-    config = load_config([])
-    memory = open_database(":memory:")
-    for version, known in counts.items():
-        memory.executemany(
-            "INSERT INTO token_counts VALUES (?, ?, ?)", [(version, d, n) for d, n in list(known.items())[:1]]
-        )
-    import cachesim.pipeline as pipeline
-
-    original = pipeline.known_counts
-    pipeline.known_counts = lambda _, version: counts.get(version, {})  # type: ignore[assignment]
+def prepare_again(counts: dict[str, dict[bytes, int]], log: Path) -> float:
+    """Seconds of preparation into a fresh database in memory, every count being known."""
+    cachesim.pipeline.known_counts = lambda _, version: counts[version]  # type: ignore[assignment]
     try:
-        started = time.perf_counter()
-        trace = prepare(
-            memory, Preparation(find_sources([str(log)])[0], ReadOptions(), config, body_rule_sets([]), fresh=True)
-        )
-        return time.perf_counter() - started, len(trace.parents)
+        with open_database(":memory:") as con:
+            job = Preparation(
+                find_sources([str(log)])[0], ReadOptions(), load_config([]), body_rule_sets([]), fresh=True
+            )
+            started = time.perf_counter()
+            prepare(con, job)
+            return time.perf_counter() - started
     finally:
-        pipeline.known_counts = original
-        memory.close()
+        cachesim.pipeline.known_counts = known_counts
+
+
+def cold_counting(log: Path, source: str, most: int) -> tuple[float, float, int]:
+    """The unique message texts of the first bytes: (seconds of encode_batch_fast alone, of TokenCounter, bytes)."""
+    texts: dict[bytes, str] = {}
+    size = 0
+    with log.open("rb") as lines:
+        for line in lines:
+            for message in orjson.loads(line)["body"]["messages"]:
+                if isinstance(message.get("content"), str):
+                    digest = text_digest(message["content"])
+                    size += len(message["content"]) if digest not in texts else 0
+                    texts[digest] = message["content"]
+            if size > most:
+                break
+    tokenizer = load_tokenizer(source)
+    unique = list(texts.values())
+
+    def count() -> None:
+        with TokenCounter(tokenizer, {}) as counter:
+            for text in unique:
+                counter.slot(text)
+            counter.finish()
+
+    return seconds(lambda: tokenizer.count_batch(unique)), seconds(count), size
 
 
 def yardstick(log: Path, requests: int) -> tuple[float, int]:
-    """The plain way on the first lines: json, one look-up and upsert per request in DuckDB: (seconds, bytes)."""
-    policy = PRESETS["dwctl-10.13"]
-    tokenizer = load_tokenizer("default")
-    nodes = Nodes()
-    tokens: list[int] = []
-    size = 0
-    con = duckdb.connect()
-    facts: list[Any] = []
-    lane = Lane(Gates(policy, AS_CAPTURED, facts), nodes, [cumulate([], [])], DuckDbIndex(con))
-    started = time.perf_counter()
+    """The plain way on the first lines, nothing remembered: parse, hash and count every block of every request, then one
+    look-up and one upsert per request in DuckDB. (seconds, bytes)"""
+    policy, tokenizer = PRESETS["dwctl-10.13"], load_tokenizer("default")
+    nodes, facts, cumulative = Nodes(), Facts(), array("q")
+    lane = Lane(Gates(policy, AS_CAPTURED, facts.all), nodes, [cumulative], DuckDbIndex(duckdb.connect()))
+    started, size = time.perf_counter(), 0
     with log.open("rb") as lines:
-        for seq, line in enumerate(lines):
-            if seq == requests:
-                break
+        for seq, line in enumerate(islice(lines, requests)):
             size += len(line)
             row = json.loads(line)
-            prompt = parse_body(json.dumps(row["body"], sort_keys=True).encode(), policy.body_rules)
-            running = hashlib.sha256()
-            for block in prompt.blocks:
-                running.update(block.feed)
-            tokens += tokenizer.count_batch([block.text for block in prompt.blocks])
-            candidates = [int.from_bytes(digest[:4], "big", signed=True) for digest in prompt.hashes[-20:]]
-            scope = hash(row["principal"]) % 1000
-            lane.index.finder(scope, lambda found=candidates: found)  # type: ignore[misc]
-            con.execute(
-                "INSERT INTO prefix_index VALUES (?, ?, 1, 0, 0, 0) ON CONFLICT DO UPDATE SET tokens = excluded.tokens",
-                [scope, candidates[-1] if candidates else 0],
-            )
+            parsed = parse_body(json.dumps(row["body"]).encode(), policy.body_rules)
+            node, counts = -1, tokenizer.count_batch([block.text for block in parsed.blocks])
+            for block, digest, tokens in zip(parsed.blocks, parsed.hashes, counts, strict=True):
+                parent, node = node, nodes.child(node, digest, block.kind)
+                if node == len(cumulative):
+                    cumulative.append(tokens + (cumulative[parent] if parent >= 0 else 0))
+            blocks, found = parsed.markers
+            automatic = -1 if parsed.automatic is None else facts.number(parsed.automatic)
+            marks = tuple(facts.number(fact) for fact in found)
+            prompt = Prompt(node, len(counts), tuple(blocks), marks, automatic, -1, -1, -1, None)
+            at_us = parse_time(row["at"])
+            done_us = at_us + int(row.get("duration_ms", 0) * 1000)
+            scope = crc32((row["principal"] + parsed.model).encode()) >> 1
+            request = PreparedRequest(seq, at_us, done_us, True, True, scope, 0, "p", parsed.model, "ok", 0)
+            lane.arrive(request, prompt, 1024)
     return time.perf_counter() - started, size
 
 
@@ -128,52 +143,50 @@ def main() -> None:
     options.add_argument("--mb", type=int, default=500, help="size of the generated log")
     options.add_argument("--log", type=Path, help="an existing log in the capture format instead")
     options.add_argument("--yardstick", type=int, default=300, help="requests for the per-request yardstick")
+    options.add_argument("--tokenizer", default="default", help="tokenizer source for the counting figure")
     chosen = options.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         log = chosen.log or Path(folder) / "log.jsonl"
         if chosen.log is None:
             with log.open("wb") as out:
                 write(out, 7, max(1, chosen.mb * 1_000_000 // 31_700))
-        measure(log, Path(folder) / "bench.duckdb", chosen.yardstick)
+        measure(log, Path(folder) / "bench.duckdb", chosen.tokenizer, chosen.yardstick)
 
 
-def measure(log: Path, database: Path, yardstick_requests: int) -> None:
+def measure(log: Path, database: Path, tokenizer: str, yardstick_requests: int) -> None:
     size = log.stat().st_size
     bare = seconds(lambda: parse_only(log))
 
     def show(what: str, wall: float, of: float | None = None, note: str = "") -> None:
         rate = (of or size) / wall / 1e6
-        print(
-            f"{what:<44} {wall:8.2f} s {rate:8.1f} MB/s   {rate / (size / bare / 1e6):6.3f} x orjson {note}", flush=True
-        )
+        print(f"{what:<40}{wall:8.2f} s{rate:8.1f} MB/s {rate / (size / bare / 1e6):7.3f} x orjson  {note}", flush=True)
 
-    print(f"log: {size / 1e6:.0f} MB")
+    print(f"log: {size / 1e6:.0f} MB; the fastest of {RUNS} runs each")
     show("bare orjson parse", bare)
     wall, peak = command("replay", str(log), "--db", str(database))
-    show("whole command, cold (default tokenizer)", wall, note=f"peak {peak / 1024:.0f} MB")
-    runs = [prepare_again(str(database), log) for _ in range(RUNS)]
-    prepared = min(wall for wall, _ in runs)
-    show("preparation, counts known, one process", prepared, note=f"{runs[0][1]} nodes")
-    best, worst_peak = float("inf"), 0
+    show("whole command, cold, embedded tokenizer", wall, note=f"peak {peak / 1024:.0f} MB")
+    with open_database(str(database), read_only=True) as con:
+        versions = con.execute("SELECT DISTINCT version FROM token_counts").fetchall()
+        counts = {version: known_counts(con, version) for (version,) in versions}
+    prepared = min(prepare_again(counts, log) for _ in range(RUNS))
+    show("preparation, counts known, one process", prepared)
+    runs = []
     for _ in range(RUNS):
         command("runs", "delete", "latest", "--yes", "--db", str(database))  # counts stay, the trace goes
-        wall, peak = command("replay", str(log), "--db", str(database))
-        best, worst_peak = min(best, wall), max(worst_peak, peak)
-    show("whole command, counts known", best, note=f"peak {worst_peak / 1024:.0f} MB")
-    wall, _ = command("replay", str(log), "--db", str(database))
-    show("whole command, trace known", wall)
+        runs.append(command("replay", str(log), "--db", str(database)))
+    show("whole command, counts known", min(runs)[0], note=f"peak {max(peak for _, peak in runs) / 1024:.0f} MB")
+    show("whole command, trace known", min(command("replay", str(log), "--db", str(database)) for _ in range(RUNS))[0])
     wall, done = yardstick(log, yardstick_requests)
-    show(
-        f"yardstick, first {yardstick_requests} requests",
-        wall,
-        done,
-        f"preparation is {size / prepared / (done / wall):.0f} x as fast",
-    )
-    wall, _ = command("report", "--by-model", "--db", str(database))
+    faster = (size / prepared) / (done / wall)
+    show(f"per-request yardstick, {yardstick_requests} requests", wall, done, f"preparation is {faster:.0f} x as fast")
+    alone, counted, text = cold_counting(log, tokenizer, 6_000_000)
     print(
-        f"report --by-model {wall:.2f} s, --help {min(command('--help')[0] for _ in range(RUNS)):.2f} s (whole processes)"
+        f"counting {text / 1e6:.1f} MB of unique text with {tokenizer}: {alone / counted:.2f} x encode_batch_fast alone"
     )
-    print(f"this process: peak {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
+    report = min(command("report", "--by-model", "--db", str(database)) for _ in range(RUNS))[0]
+    print(
+        f"report --by-model {report:.2f} s, --help {min(command('--help') for _ in range(RUNS))[0]:.2f} s, as processes"
+    )
 
 
 if __name__ == "__main__":

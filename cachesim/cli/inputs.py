@@ -65,7 +65,8 @@ def unknown(option: str, name: str, known: Iterable[str]) -> str:
     """The message for a name that does not exist, with the nearest one that does."""
     names = list(known)
     near = get_close_matches(name, names, 1)
-    return f"{option} {name!r}: unknown; " + (f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}")
+    listed = f"there are {', '.join(names)}"
+    return f"{option} {name!r}: unknown; " + (f"did you mean {near[0]}? ({listed})" if near else listed)
 
 
 @dataclass(frozen=True, slots=True)

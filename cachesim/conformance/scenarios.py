@@ -93,14 +93,16 @@ class Scenario:
         at_us = parse_time(request["at"])
         version = config["tokenizer_version"] if config else None
         principal, model = request["principal"], request["model"]
-        known = principal is not None and model is not None and version is not None
+        scope = -1
+        if principal is not None and model is not None and version is not None:
+            scope = self._scope(principal, model, version)
         return PreparedRequest(
             seq=seq,
             at_us=at_us,
             done_us=at_us,
             succeeded=request["success"],
             served=request["success"],
-            scope=self._scope(principal, model, version) if known else -1,
+            scope=scope,
             tokenizer=0 if version is not None else -1,
             principal=principal,
             model=model,

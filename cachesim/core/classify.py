@@ -142,10 +142,10 @@ def _same_run(kinds: Sequence[int], node: int, parent: int) -> bool:
 
 def _refreshes(matches: Sequence[tuple[int, Entry]], tree: Tree, now_us: int, policy: Policy) -> tuple[Refresh, ...]:
     """The new expiries: by the tier *stored* on each matched entry."""
-    if policy.window == "fixed":
+    if not matches or policy.window == "fixed":
         return ()
-    seconds = policy.tier_seconds
-    return tuple(Refresh(tree.prefixes[node], now_us + seconds[entry.tier] * MICROSECONDS) for node, entry in matches)
+    prefixes, seconds = tree.prefixes, policy.tier_seconds
+    return tuple([Refresh(prefixes[node], now_us + seconds[entry.tier] * MICROSECONDS) for node, entry in matches])
 
 
 def _create(

@@ -35,7 +35,7 @@ class MemoryIndex:
         for prefix, expires_us in refreshes:
             old = entries.get(prefix)
             if old is not None:
-                entries[prefix] = old._replace(expires_us=expires_us)
+                entries[prefix] = Entry(expires_us, old.tokens, old.tier, old.created_us)
 
     @property
     def wants_sweep(self) -> bool:

@@ -309,8 +309,8 @@ class BodyReader:
         """One reading per rule set; equal ones are one object."""
         simple = None if shape.messages_api else _simple_message(value)
         if simple is not None:
-            reading = [(simple.role, [read_block(simple, shape.slots, self.facts)])]
-            return (reading,) * len(self.rules)
+            alike: _Reading = [(simple.role, [read_block(simple, shape.slots, self.facts)])]
+            return (alike,) * len(self.rules)
         same = not shape.messages_api and (plain or not shape.twice) and not _rules_matter(value)
         readings: list[_Reading] = []
         for rules in self.rules:
@@ -354,7 +354,8 @@ class BodyReader:
             for role, own in reading:
                 blocks += own
                 if not own and role in ("user", "system"):  # the last such message has no block to carry a marker
-                    chain = extend(chain, blocks, self.nodes, slots)._replace(**{f"last_{role}": -1})
+                    chain = extend(chain, blocks, self.nodes, slots)
+                    chain = chain._replace(last_user=-1) if role == "user" else chain._replace(last_system=-1)
                     blocks = []
         return extend(chain, blocks, self.nodes, slots)
 

@@ -176,7 +176,8 @@ def _coverage_lines(seen: Coverage) -> list[str]:
     if parts:
         lines.append("outcomes: " + " · ".join(parts))
     if seen.failed:
-        lines.append(f"{number(seen.failed)} failed requests are classified, but in no total and no rate")
+        which = "request is" if seen.failed == 1 else "requests are"
+        lines.append(f"{number(seen.failed)} failed {which} classified, but in no total and no rate")
     return lines
 
 

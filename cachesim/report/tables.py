@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from decimal import Decimal
+from decimal import ROUND_HALF_UP, Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 from cachesim.report.columns import BY_NAME, kind_of
@@ -44,12 +44,12 @@ def money_decimals(values: Sequence[Decimal | None]) -> int:
 
 
 def money(value: Decimal, decimals: int, *, signed: bool = False) -> str:
-    """Decimal('-6.294'), 2 → '−6.29'; a value that would round to zero without being it shows as '<0.01'."""
+    """Decimal('-6.295'), 2 → '−6.30', half away from zero; what would round to zero without being it: '<0.01'."""
     sign = "−" if value < 0 else "+" if signed and value else ""
     step = Decimal(1).scaleb(-decimals)
     if value and abs(value) < step / 2:
         return f"{sign}<{step:f}"
-    return f"{sign}{abs(value):,.{decimals}f}"
+    return f"{sign}{abs(value).quantize(step, ROUND_HALF_UP):,f}"
 
 
 def cell(name: str, value: Any, decimals: int = 2) -> str:

@@ -141,9 +141,9 @@ def load_index(
         where,
     ).fetchall()
     touched = {Key(*row[:4]) for row in flights}
-    for key in touched:
-        if place_of(key) is not None:
-            entries.pop(key, None)
+    for touched_key in touched:
+        if place_of(touched_key) is not None:
+            entries.pop(touched_key, None)
     for *key_parts, kind, _, _, tokens, tier, expires_us, created_us in flights:
         if kind == "before" and place_of(Key(*key_parts)) is not None:
             entries[Key(*key_parts)] = Entry(expires_us, tokens, tier, created_us)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from cachesim.core.gates import Prompt
 from cachesim.core.markers import MarkerFact
 from cachesim.core.policy import BodyRules
-from cachesim.replay import PreparedRequest
 from cachesim.prepare.tokenizers import UsedTokenizer
+from cachesim.replay import PreparedRequest
 from cachesim.store.traces import PreparedTrace
 
 if TYPE_CHECKING:

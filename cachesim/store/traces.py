@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from cachesim.core.gates import Prompt
 from cachesim.core.markers import MarkerFact
 from cachesim.core.model import BadLine
 from cachesim.core.policy import BodyRules
 from cachesim.prepare.builder import TraceBuilder
 from cachesim.prepare.tokenizers import UsedTokenizer
-from cachesim.replay import PreparedRequest
 from cachesim.store.db import insert_frame
 
 if TYPE_CHECKING:
@@ -187,13 +185,17 @@ class TraceWriter:
                 },
             )
             for number, totals in enumerate(cumulative):
-                columns = {"trace_no": same, "tokenizer_no": [number] * count, "node": numbers}
+                columns: dict[str, Sequence[Any]] = {
+                    "trace_no": same,
+                    "tokenizer_no": [number] * count,
+                    "node": numbers,
+                }
                 insert_frame(self._con, "node_tokens", {**columns, "cumulative_tokens": totals[part]})
 
     def _store_counts(self, builder: TraceBuilder) -> None:
         for tokenizer, counter in zip(builder.tokenizers.used, builder.tokenizers.counters, strict=True):
             learned = list(counter.new_counts())
-            columns = {
+            columns: dict[str, Sequence[Any]] = {
                 "version": [tokenizer.version] * len(learned),
                 "digest": [digest for digest, _ in learned],
                 "tokens": [tokens for _, tokens in learned],
