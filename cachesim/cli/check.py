@@ -193,6 +193,7 @@ def _cell(name: str, value: Any) -> str:
 
 def _remarks(found: LogCheck) -> Iterator[str]:
     """Order, duplicates, gaps and what would have to be assumed, one line each; what is fine is not mentioned."""
+    from cachesim.report.formats import clean
     from cachesim.report.times import instant_text
 
     facts = found.facts
@@ -210,7 +211,7 @@ def _remarks(found: LogCheck) -> Iterator[str]:
     for name, text in counts.items():
         if facts[name]:
             yield f"{facts[name]:,} {text}"
-    yield from (f"{f['name']}: written newest first" for f in facts["files"] if f["reversed"])
+    yield from (f"{clean(f['name'])}: written newest first" for f in facts["files"] if f["reversed"])
     for gap in found.gaps[:1]:
         hours = gap["gap_us"] / 3.6e9
         yield f"longest silence: {hours:,.2f} h, from {instant_text(gap['from_us'])} to {instant_text(gap['until_us'])}"
@@ -222,13 +223,14 @@ def _remarks(found: LogCheck) -> Iterator[str]:
 
 
 def _print_bad_lines(bad_lines: Sequence[BadLine], sources: Sequence[Source], out: Any) -> None:
+    from cachesim.report.formats import clean
     from cachesim.report.render import say
 
     shown: Counter[str] = Counter()
     for bad in bad_lines:
         shown[bad.reason] += 1
         if shown[bad.reason] <= BAD_LINES_PER_REASON:
-            say(out, f"{sources[bad.file_no].name}:{bad.line}: {bad.reason}: {bad.message}")
+            say(out, f"{clean(sources[bad.file_no].name)}:{bad.line}: {bad.reason}: {bad.message}")
     for reason, count in shown.items():
         if count > BAD_LINES_PER_REASON:
             say(out, f"{reason}: {count - BAD_LINES_PER_REASON:,} more lines (--bad-lines FILE lists them)")

@@ -131,12 +131,13 @@ class Arguments:
 
     def sources(self) -> list[Source]:
         """The files that exist behind the arguments; remarks go to stderr."""
+        from cachesim.report.formats import clean
         from cachesim.trace.open import find_sources
 
         sources, remarks = find_sources(self.files)
         if not self.quiet:
             for remark in remarks:
-                typer.echo(f"cachesim: {remark}", err=True)
+                typer.echo(f"cachesim: {clean(remark)}", err=True)
         return sources
 
     def prepare(

@@ -308,7 +308,7 @@ def explain_columns(console: Console, names: Sequence[str]) -> None:
 
 
 def say(console: Console, text: str, style: str = "") -> None:
-    """Print words without markup or highlighting, folded at the width of the terminal."""
+    """Print words without markup or highlighting, folded at the width of the terminal; escapes are made visible."""
     from rich.text import Text
 
-    console.print(Text(text, style=style))
+    console.print(Text("\n".join(map(clean, text.split("\n"))), style=style))

@@ -142,8 +142,13 @@ def find_sources(arguments: Iterable[str]) -> tuple[list[Source], list[str]]:
                 remarks.append(f"{name}: given more than once (as {seen[key]}), read once")
                 continue
             seen[key] = name
-            sources.append(Source(len(sources), name, path))
+            sources.append(Source(len(sources), utf8_name(name), path))
     return sources, remarks
+
+
+def utf8_name(name: str) -> str:
+    """A file name that can be stored and printed: bytes that are not UTF-8 become `\\xe9`."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _expand(argument: str) -> list[tuple[str, Path | None]]:

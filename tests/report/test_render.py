@@ -98,7 +98,7 @@ def test_the_first_screen_has_every_fact(con: duckdb.DuckDBPyConnection) -> None
     assert "classified 3 of 4 requests (75.0 %), 2,200 of 3,200 prompt tokens (68.8 %)" in text
     assert "not classified: not_enabled 1" in text
     assert "zero 1 (below_floor 1)" in text
-    assert "1 failed requests are classified, but in no total and no rate" in text
+    assert "1 failed request is classified, but in no total and no rate" in text
     assert "between off 0.0 % (no cache) and ideal 48.4 %" in text  # 1500 / 3100
     assert (
         "standard (write 1h 2; read 0.1): pays above a cacheable hit rate of 52.6 % (1h); measured 66.7 %, pays" in text
