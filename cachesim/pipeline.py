@@ -129,7 +129,7 @@ def _read(
     facts = ReadFacts()
     bad: list[BadLine] = []
     reasons: Counter[str] = Counter()
-    for item in read_records(job.sources, job.options, progress, facts):
+    for item in read_records(job.sources, job.options, progress, facts, builder.reader.known_prefix):
         if type(item) is BadLine:
             reasons[item.reason] += 1
             if job.on_bad_line is not None:

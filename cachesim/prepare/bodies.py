@@ -112,6 +112,8 @@ class BodyReader:
         self.facts = facts
         self.memo = MessageMemo()
         self._heads: list[bytes] = []
+        self._valid_heads: set[bytes] = set()
+        self._walked: tuple[bytes, int, KnownMessage] | None = None
         self._rests: dict[tuple[bytes, bytes], Rest] = {}
         self._rest_numbers: dict[tuple[bytes, bytes, str | None], int] = {}
         self._big_members: dict[bytes, Json] = {}
@@ -121,7 +123,6 @@ class BodyReader:
 
     def take_apart(self, body: bytes) -> TakenApart:
         """Split and check a body. Raises JsonError where upstream could not parse it."""
-        self.memo.trim()
         try:
             return self._take_apart(body)
         except (Irregular, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -135,13 +136,34 @@ class BodyReader:
         if shape is None:
             shape = self._shapes[key] = Shape(len(self._shapes), slots, messages_api, key[2])
         chains = self._chains(parts, self._context(rest, shape), shape)
+        self.memo.trim()
         return ReadBody(chains, tuple(self._automatic(rest, rules, shape) for rules in self.rules))
 
     # -- taking apart
 
+    def known_prefix(self, line: bytes, start: int) -> bytes:
+        """The beginning of the body at line[start:] up to its first unknown message; b"" if nothing of it is known.
+
+        It is remembered for `take_apart`, which usually gets this very body next.
+        """
+        self._walked = None
+        content = self._content_start(line, start)
+        if content < 0 or line[start:content] not in self._valid_heads:
+            return b""
+        known, position = self.memo.walk(line, content)
+        if known is self.memo.root:
+            return b""
+        prefix = line[start:position]
+        self._walked = (prefix, content - start, known)
+        return prefix
+
     def _take_apart(self, body: bytes) -> TakenApart:
-        start = self._messages_start(body)
-        known, position = self.memo.walk(body, start)
+        walked, self._walked = self._walked, None
+        if walked is not None and body.startswith(walked[0]):
+            start, known, position = walked[1], walked[2], len(walked[0])
+        else:
+            start = self._messages_start(body)
+            known, position = self.memo.walk(body, start)
         head = body[:start]
         if body[position : position + 1] == b"]":
             tail = body[position + 1 :]
@@ -164,12 +186,9 @@ class BodyReader:
 
     def _messages_start(self, body: bytes) -> int:
         """Where the content of the `messages` array begins."""
-        for head in self._heads:
-            if body.startswith(head):
-                return len(head)
-        simple = _SIMPLE_HEAD.match(body)
-        if simple is not None:
-            return simple.end()
+        start = self._content_start(body, 0)
+        if start >= 0:
+            return start
         array = bytes(_cut(body).messages)
         start = body.find(array)
         if array[:1] != b"[" or start < 0:
@@ -181,12 +200,23 @@ class BodyReader:
         del self._heads[_REMEMBERED_HEADS:]
         return start
 
+    def _content_start(self, line: bytes, start: int) -> int:
+        """The same for a body at line[start:] whose head is known or of scalars only; -1 for others."""
+        for head in self._heads:
+            if line.startswith(head, start):
+                return start + len(head)
+        simple = _SIMPLE_HEAD.match(line, start)
+        return -1 if simple is None else simple.end()
+
     def _rest(self, head: bytes, tail: bytes) -> Rest:
         rest = self._rests.get((head, tail))
         if rest is None:
             if len(self._rests) >= _REMEMBERED_RESTS:
                 self._rests.clear()
             rest = self._rests[head, tail] = self._parse_rest(head, tail)
+            if len(self._valid_heads) >= _REMEMBERED_RESTS:
+                self._valid_heads.clear()
+            self._valid_heads.add(head)
         return rest
 
     def _parse_rest(self, head: bytes, tail: bytes) -> Rest:

@@ -20,6 +20,9 @@ from cachesim.trace.times import decimal_of, parse_time
 Row: TypeAlias = Mapping[str, Any]
 DecodeLine: TypeAlias = Callable[[bytes, int, int, int], LogRecord]
 """(line, file_no, line number, byte offset) -> record. Raises DECODE_ERRORS."""
+KnownPrefix: TypeAlias = Callable[[bytes, int], bytes]
+"""(line, where its body begins) -> the part of the body that needs no scanning, up to between two messages; or b"" """
+DecodeKnownLine: TypeAlias = Callable[[bytes, int, int, int, KnownPrefix], LogRecord]
 DecodeDocument: TypeAlias = Callable[[bytes, int], Iterator[LogRecord]]
 """(document, file_no) -> records, numbered from 1. Raises DECODE_ERRORS."""
 
@@ -69,6 +72,7 @@ class Format:
 
     detect: whether a parsed row (or document) is of this format. has_times, has_principals: whether its records can
     tell; where not, both must come from the user. join: how answers in files of their own find their requests.
+    decode_known_line: `decode_line` for a caller that knows the beginnings of bodies; it gives the same records.
     """
 
     name: str
@@ -76,6 +80,7 @@ class Format:
     kind: Literal["lines", "document"]
     detect: Callable[[Row], bool]
     decode_line: DecodeLine | None = None
+    decode_known_line: DecodeKnownLine | None = None
     decode_document: DecodeDocument | None = None
     has_times: bool = True
     has_principals: bool = False

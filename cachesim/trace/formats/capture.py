@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
+import secrets
 from decimal import Decimal
 from typing import Any, Final
 
@@ -13,6 +15,7 @@ from cachesim.core.model import LogRecord
 from cachesim.trace.formats.base import (
     CHAT_PATH,
     Format,
+    KnownPrefix,
     Row,
     bad_field,
     body_bytes,
@@ -47,12 +50,41 @@ class _Line(msgspec.Struct, gc=False):
     tags: dict[str, str] | None = None
 
 
+# Members before `body`: scalars and flat objects, none of them with an escape. What they hold is checked when the line
+# is decoded; here it is enough to know that the `body` found is the line's own.
+_HEAD: Final = re.compile(
+    rb'\s*\{(?:\s*"(?!body")[^"\\]*"\s*:\s*'
+    rb'(?:"[^"\\]*"|[^\s"\[\]{},\\]+|\{(?:[^{}"\\]|"[^"\\]*")*+\})\s*,)*+\s*"body"\s*:\s*(?=\{)'
+)
+_STAND_IN: Final = b'{"' + secrets.token_hex(16).encode() + b'":['
 _decode: Final = msgspec.json.Decoder(_Line).decode
 
 
 def decode_line(line: bytes, file_no: int, number: int, offset: int) -> LogRecord:
     """One line of a capture. Raises DECODE_ERRORS."""
     row = _decode(line)
+    body = body_bytes(row.body) if row.body_b64 is None else _from_base64(row.body_b64)
+    return _record(row, body, line, file_no, number, offset)
+
+
+def decode_known_line(line: bytes, file_no: int, number: int, offset: int, known: KnownPrefix) -> LogRecord:
+    """The same, without scanning the part of the body that is `known`. Raises DECODE_ERRORS.
+
+    The known part ends between two messages, so the rest is decoded behind a stand-in that opens as many brackets.
+    """
+    head = _HEAD.match(line)
+    start = -1 if head is None else head.end()
+    prefix = known(line, start) if start > 0 else b""
+    if not prefix:
+        return decode_line(line, file_no, number, offset)
+    row = _decode(line[:start] + _STAND_IN + line[start + len(prefix) :])
+    rest = bytes(row.body)
+    if not rest.startswith(_STAND_IN) or row.body_b64 is not None:  # a second `body` further on
+        return decode_line(line, file_no, number, offset)
+    return _record(row, prefix + rest[len(_STAND_IN) :], line, file_no, number, offset)
+
+
+def _record(row: _Line, body: bytes, line: bytes, file_no: int, number: int, offset: int) -> LogRecord:
     uri = row.uri
     if uri is None:
         uri = CHAT_PATH
@@ -65,7 +97,7 @@ def decode_line(line: bytes, file_no: int, number: int, offset: int) -> LogRecor
         number,
         offset,
         "cachesim",
-        body_bytes(row.body) if row.body_b64 is None else _from_base64(row.body_b64),
+        body,
         row.id,
         None if row.at is None else time_field("at", row.at),
         duration_us("duration_ms", row.duration_ms, 1000),
@@ -103,5 +135,6 @@ FORMAT: Final = Format(
     kind="lines",
     detect=_detect,
     decode_line=decode_line,
+    decode_known_line=decode_known_line,
     has_principals=True,
 )
