@@ -5,6 +5,7 @@ A fact is what the client sent, stripped to what any rule can ask: ``shape`` of 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
@@ -13,11 +14,17 @@ from cachesim.core.policy import TIERS, Policy
 
 MISSING: Final = "<missing>"
 NOT_A_STRING: Final = "<not a string>"
+OTHER: Final = "<other>"
+_KNOWN_TYPE: Final = "ephemeral"
+_TTL: Final = re.compile(r"[0-9]{1,4}[smhd]")
 TIER_NUMBER: Final = {name: number for number, name in enumerate(TIERS)}
 
 
 class MarkerFact(NamedTuple):
-    """One marker as sent. shape: null, scalar (also arrays) or object; kind/ttl: the string, MISSING or NOT_A_STRING."""
+    """One marker as sent. shape: null, scalar (or array) or object; kind/ttl: the string, MISSING or NOT_A_STRING.
+
+    Strings that can be neither the type nor a time to live are OTHER: facts are stored, what clients write is not.
+    """
 
     shape: str
     kind: str
@@ -47,7 +54,9 @@ def _string_fact(value: dict[str, Json], key: str) -> str:
     found = value.get(key, _ABSENT)
     if found is _ABSENT:
         return MISSING
-    return found if type(found) is str else NOT_A_STRING
+    if type(found) is not str:
+        return NOT_A_STRING
+    return found if found == _KNOWN_TYPE or _TTL.fullmatch(found) else OTHER
 
 
 def tier_of(fact: MarkerFact, policy: Policy) -> int:
