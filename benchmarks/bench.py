@@ -110,8 +110,8 @@ def cold_counting(log: Path, source: str, most: int) -> tuple[float, float, int]
 
 
 def yardstick(log: Path, requests: int) -> tuple[float, int]:
-    """The plain way on the first lines, nothing remembered: parse, hash and count every block of every request, then one
-    look-up and one upsert per request in DuckDB. (seconds, bytes)"""
+    """The plain way on the first lines, nothing remembered: parse, hash and count every block of every request, then
+    one look-up and one upsert per request in DuckDB. (seconds, bytes)"""
     policy, tokenizer = PRESETS["dwctl-10.13"], load_tokenizer("default")
     nodes, facts, cumulative = Nodes(), Facts(), array("q")
     lane = Lane(Gates(policy, AS_CAPTURED, facts.all), nodes, [cumulative], DuckDbIndex(duckdb.connect()))

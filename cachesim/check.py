@@ -16,7 +16,8 @@ Row = dict[str, Any]
 GAPS_SHOWN: Final = 3
 
 _FILES: Final = """
-SELECT i.name, any_value(i.log_format) AS log_format, any_value(i.bytes) AS bytes, any_value(i.records) AS records, any_value(i.bad_lines) AS bad_lines,
+SELECT i.name, any_value(i.log_format) AS log_format, any_value(i.bytes) AS bytes,
+  any_value(i.records) AS records, any_value(i.bad_lines) AS bad_lines,
   min(r.at_us) AS first_at_us, max(r.at_us) AS last_at_us
 FROM trace_inputs i LEFT JOIN requests r USING (trace_no, file_no) GROUP BY i.name, i.file_no ORDER BY i.file_no
 """

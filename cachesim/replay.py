@@ -160,7 +160,7 @@ def candidates(tree: Tree, prompt: Prompt, marks: Breakpoints, policy: Policy) -
 
 
 class IdealBound:
-    """The upper bound `ideal`: the longest prefix that an earlier completed successful request of the scope contained."""
+    """The upper bound `ideal`: the longest prefix that an earlier completed successful request of the scope had."""
 
     def __init__(self, tree: Tree, cumulative: Sequence[Sequence[int]]) -> None:
         self._tree = tree

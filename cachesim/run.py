@@ -82,7 +82,7 @@ def run_digest(trace: PreparedTrace, plan: RunPlan, continued: str | None) -> st
 
 
 class Run:
-    """Replays a trace under a plan, writing into the caller's transaction. continued: (run_no, digest) to start from."""
+    """Replays a trace under a plan into the caller's transaction. continued: (run_no, digest) to start from."""
 
     def __init__(
         self,

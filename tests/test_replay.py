@@ -272,10 +272,11 @@ def test_outcomes_and_reasons_in_upstreams_order() -> None:
     tree, cumulative, path = chain()
     bad = marked(path, 10, (9, 5))
     base = request(0, 0)
+    query = base._replace(query_marker=2, body_state="unparseable")
     cases = [
         (NEW, base._replace(body_state="not_cacheable"), bad, 0, ("inactive", "not_cacheable")),
-        (NEW, base._replace(query_marker=2, body_state="unparseable"), bad, 0, ("rejected", "bad_marker:invalid_cache_breakpoint")),
-        (OLD, base._replace(query_marker=2, body_state="unparseable"), bad, 0, ("inactive", "unparseable")),
+        (NEW, query, bad, 0, ("rejected", "bad_marker:invalid_cache_breakpoint")),
+        (OLD, query, bad, 0, ("inactive", "unparseable")),
         (NEW, base._replace(model=None, principal=None), bad, None, ("rejected", "bad_marker:unsupported_type")),
         (OLD, base._replace(model=None, principal=None), bad, None, ("inactive", "no_model")),
         (OLD, base._replace(principal=None), bad, None, ("inactive", "unscoped")),

@@ -127,14 +127,11 @@ def _is_plain(value: Json, room: int) -> bool:
     if room <= 0:
         return False
     room -= 1
-    for item in items:  # a loop, not all(): this runs for every unseen message
-        if type(item) is not str and not _is_plain(item, room):
-            return False
-    return True
+    return all(type(item) is str or _is_plain(item, room) for item in items)
 
 
 def _has_no_duplicates(raw: bytes, value: Json) -> bool:
-    """True only if no key was overwritten: raw, compact or with `, ` and `: `, is exactly as long as its canonical text."""
+    """True only if no key was overwritten: raw, compact or with `, ` and `: `, is as long as its canonical text."""
     surplus = len(raw) - len(orjson.dumps(value, option=orjson.OPT_SORT_KEYS))
     return surplus == 0 or surplus == _separators(value)
 

@@ -1,4 +1,4 @@
-"""One prepared request against the live entries of its scope: what is read, what is created, what a success will commit."""
+"""One prepared request against the live entries of its scope: what is read and created, what a success will commit."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def _walk_back(
     now_us: int,
     policy: Policy,
 ) -> tuple[list[tuple[int, int]], list[tuple[int, Entry]]]:
-    """From the deepest breakpoint towards the start: the (node, tier) of breakpoints passed, and live matches, deepest first.
+    """From the deepest breakpoint back: the (node, tier) of breakpoints passed, and live matches, deepest first.
 
     The windows of all breakpoints are one union, so the first match met is the deepest; a policy that refreshes only
     that one needs to look no further.

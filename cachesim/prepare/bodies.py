@@ -1,9 +1,9 @@
 """Request bodies → chains of block boundaries, parsing and hashing each distinct message history only once.
 
-A body is taken apart as *rest* (everything but the content of `messages`) and the messages. Both are remembered: the rest
-by its bytes, the messages in a tree of raw texts. What a history of messages means depends on a *context*: tokenizer,
-tools, system prompt, shape of the body. Validity stays exact, since every piece is checked when it is first seen, and
-whatever cannot be taken apart with certainty goes through the plain reading of `cachesim.core.prompt`'s rules.
+A body is taken apart as *rest* (everything but the content of `messages`) and the messages. Both are remembered: the
+rest by its bytes, the messages in a tree of raw texts. What a history of messages means depends on a *context*:
+tokenizer, tools, system prompt, shape of the body. Validity stays exact, since every piece is checked when it is first
+seen, and whatever cannot be taken apart with certainty is parsed as a whole, as `cachesim.core.prompt` does it.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ class BodyReader:
             return self._whole(body)
 
     def read(self, parts: TakenApart, slots: Slots, slots_no: int, *, messages_api: bool, query: bool) -> ReadBody:
-        """The chains of a body. messages_api: it came in on `…/messages`; query: its URI asks for an automatic marker."""
+        """The chains of a body. messages_api: it came in on `…/messages`; query: its URI asks for a marker."""
         rest = parts.rest
         key = (slots_no, messages_api, query and rest.automatic is None)
         shape = self._shapes.get(key)
@@ -274,7 +274,7 @@ class BodyReader:
     # -- chains
 
     def _context(self, rest: Rest, shape: Shape) -> int:
-        """The number of everything besides the messages that decides what a history means; its roots are in `_roots`."""
+        """The number of all that decides what a history means besides the messages; its roots are in `_roots`."""
         key = (rest.number, shape.number)
         context = self._contexts.get(key)
         if context is None:

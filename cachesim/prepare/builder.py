@@ -57,7 +57,7 @@ class TraceBuilder:
         self._tags: dict[tuple[tuple[str, str], ...], str] = {(): "{}"}
 
     def add(self, record: LogRecord) -> None:
-        """Prepare one record, which must have an arrival time. Raises CachesimError where its tokenizer cannot be had."""
+        """Prepare one record, which must have an arrival time. Raises CachesimError for want of a tokenizer."""
         at_us = record.at_us
         assert at_us is not None
         api, query = self._uri(record.method, record.uri)

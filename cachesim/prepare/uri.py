@@ -26,7 +26,7 @@ def api_of(method: str, uri: str) -> str:
 
 
 def query_marker(query: str) -> int:
-    """0: no `cacheBreakpoint`; 1: `lastUserMessage`; 2: any other value. The first occurrence counts, nothing is decoded.
+    """0: no `cacheBreakpoint`; 1: `lastUserMessage`; 2: another value. The first occurrence counts, nothing is decoded.
 
     >>> query_marker("a=b&cacheBreakpoint=lastUserMessage&cacheBreakpoint=x")
     1

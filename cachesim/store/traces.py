@@ -1,4 +1,4 @@
-"""Prepared traces in the run database: staged while a log is read, put in replay order at the end, loaded for a replay."""
+"""Prepared traces in the run database: staged while a log is read, put in replay order at the end."""
 
 from __future__ import annotations
 

@@ -44,10 +44,10 @@ class Archetype:
 ARCHETYPES: Final = (
     Archetype("coder", 9, "system_last", system_bytes=7500, tools=12, turns=(5, 32), text_bytes=1700, fan_out=0.03),
     Archetype("refactor", 6, "automatic", system_bytes=5500, tools=8, turns=(5, 26), text_bytes=1800),
-    Archetype("terminal", 2, "system_last", "1h", 8500, tools=12, turns=(4, 26), text_bytes=1700, telemetry=True),
+    Archetype("terminal", 6, "system_last", "1h", 8500, tools=12, turns=(4, 26), text_bytes=1700, telemetry=True),
     Archetype("analyst", 5, "tools", "1h", 5000, tools=9, turns=(4, 22), text_bytes=2300, gaps=(30, 45, 25)),
     Archetype("chat", 7, "last", system_bytes=2500, turns=(2, 20), text_bytes=1700, gaps=(70, 22, 8)),
-    Archetype("scheduler", 2, "system_last", system_bytes=6500, tools=6, turns=(3, 18), timestamp=True),
+    Archetype("scheduler", 4, "system_last", system_bytes=6500, tools=6, turns=(3, 18), timestamp=True),
     Archetype("bridge", 4, "none", system_bytes=5000, tools=7, turns=(3, 24), text_bytes=1900),
     Archetype("legacy", 3, "system_last", system_bytes=5000, turns=(3, 18), malformed=0.08),
     Archetype("triage", 36, "system", system_bytes=4100, fixed_size=True, text_bytes=600),

@@ -6,7 +6,6 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Final
 
 import msgspec
@@ -190,8 +189,11 @@ class _Reading:
 
     def _from_lines(self, file: LogFile, format_: Format, facts: FileFacts) -> Iterator[LogRecord | BadLine]:
         decode, file_no = format_.decode_line, file.source.file_no
-        if self.known is not None and format_.decode_known_line is not None:
-            decode = partial(format_.decode_known_line, known=self.known)
+        if (known := self.known) is not None and (decode_known := format_.decode_known_line) is not None:
+
+            def decode(line: bytes, file_no: int, number: int, offset: int) -> LogRecord:
+                return decode_known(line, file_no, number, offset, known)
+
         assert decode is not None
         for item in file.items(self.progress):
             if type(item) is not tuple:

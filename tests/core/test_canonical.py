@@ -12,7 +12,11 @@ from cachesim.core import canonical as c
 from cachesim.core.canonical import JsonError, canonical, decode, dumps, format_float, loads, parse_number
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
     max_leaves=20,
 )  # fmt: skip
@@ -45,10 +49,12 @@ def test_both_routes_agree(value: object, style: dict[str, object]) -> None:
 
 @given(st.binary(max_size=40))
 def test_anything_else_is_a_json_error(raw: bytes) -> None:
+    message = ""
     try:
         canonical(raw)
     except JsonError as error:
-        assert len(str(error)) < 60  # never quotes the text
+        message = str(error)
+    assert len(message) < 60  # it never quotes the text
 
 
 @pytest.mark.parametrize(
@@ -95,8 +101,8 @@ def test_floats_are_printed_as_upstream_prints_them(value: float, text: str) -> 
         b'{"a":"\\udc00","a":1}',
         b"1 2",
         b"01",
-    ]
-    + [b"[" * 128 + b"]" * 128, b"\xff", b'"\x01"', b"", b" ", b"1.", b".5", b"+1", b'{"a":1e999,"a":1}'],
+        *[b"[" * 128 + b"]" * 128, b"\xff", b'"\x01"', b"", b" ", b"1.", b".5", b"+1", b'{"a":1e999,"a":1}'],
+    ],
 )
 def test_what_serde_json_refuses(raw: bytes) -> None:
     with pytest.raises(JsonError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -29,16 +30,12 @@ ENVELOPES = st.fixed_dictionaries(
 def decoded(reading: Reading, line: bytes, *, known: bool) -> LogRecord | str:
     """The record of a line, or the kind of error; its body is read, so that the next line finds it known."""
     try:
-        if known:
-            record = decode_known_line(line, 0, 1, 0, reading.reader.known_prefix)
-        else:
-            record = decode_line(line, 0, 1, 0)
+        prefix = reading.reader.known_prefix
+        record = decode_known_line(line, 0, 1, 0, prefix) if known else decode_line(line, 0, 1, 0)
     except DECODE_ERRORS as error:
         return type(error).__name__
-    try:
+    with suppress(JsonError):
         reading.read(record.body or b"")
-    except JsonError:
-        pass
     return record
 
 
