@@ -1,0 +1,48 @@
+"""A command line to call in the test's own process, and a tokenizer whose every word is one token."""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+
+import pytest
+from e2e_support import Cli, Result
+
+from cachesim.cli import main
+
+
+@pytest.fixture
+def cli(capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Cli:
+    """`cli("replay", "log.jsonl", stdin=b"…")`: runs in tmp_path; a traceback anywhere fails the test."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.delenv("CACHESIM_DEBUG", raising=False)
+
+    def call(*args: object, stdin: bytes | None = None) -> Result:
+        if stdin is not None:
+            monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        with pytest.raises(SystemExit) as ended:
+            main([str(arg) for arg in args])
+        sys.stdout.flush()
+        out, err = capfdbinary.readouterr()
+        result = Result(int(ended.value.code or 0), out.decode(), err.decode())
+        assert "Traceback" not in result.out + result.err
+        assert result.code != 70, result.err
+        return result
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tokenizer for which every word is one token."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import WhitespaceSplit
+
+    made = Tokenizer(WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
+    made.pre_tokenizer = WhitespaceSplit()
+    path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
+    made.save(str(path))
+    return path

@@ -1,0 +1,93 @@
+"""Ctrl-C, and worse, in the middle of a large replay: the database stays usable and nothing half-done is in it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from e2e_support import Cli, lines
+from worked_log import LOG
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def large_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """About 60 MB: synthetic traffic several times over, each copy a week later and with other words."""
+    from cachesim.synth import write
+
+    folder = tmp_path_factory.mktemp("large")
+    with (folder / "one.jsonl").open("wb") as file:
+        write(file, seed=5, requests=2500)
+    path = folder / "large.jsonl"
+    one = (folder / "one.jsonl").read_bytes()
+    with path.open("wb") as file:
+        for copy in range(1, 2 + (60 << 20) // len(one)):
+            file.write(
+                one.replace(b"2026-03-", f"{2026 + copy}-03-".encode()).replace(b" the ", f" the{copy} ".encode())
+            )
+    return path
+
+
+def start(log: Path, folder: Path, *args: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "cachesim", "replay", str(log), "--format", "json", *args]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(
+        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def test_an_interrupted_replay_leaves_the_database_as_it_was(cli: Cli, tmp_path: Path, large_log: Path) -> None:
+    (tmp_path / "small.jsonl").write_bytes(LOG)
+    earlier = cli("replay", "small.jsonl", "--format", "json").out
+    began = time.monotonic()
+    undisturbed, _ = start(large_log, tmp_path, "--db", "undisturbed.duckdb").communicate()
+    whole_s = time.monotonic() - began
+    moments = ((signal.SIGINT, 0.25), (signal.SIGINT, 0.5), (signal.SIGINT, 0.9), (signal.SIGKILL, 0.6))
+    for stop, share in moments:
+        process = start(large_log, tmp_path, "--bad-lines", "bad.jsonl", "--output", "out.json")
+        time.sleep(whole_s * share)
+        process.send_signal(stop)
+        out, err = process.communicate()
+        if process.returncode == 0:
+            pytest.skip("the replay ended before it could be interrupted")
+        assert out == ""
+        if stop is signal.SIGINT:
+            assert (process.returncode, err) == (130, "cachesim: interrupted\n"), share
+            assert not [p.name for p in tmp_path.iterdir() if p.suffix in (".part", ".tmp")]
+        assert not (tmp_path / "out.json").exists()
+        runs = cli("runs", "--format", "json").rows()
+        assert [run["requests"] for run in runs] == [14]
+        assert cli("replay", "small.jsonl", "--format", "json").out == earlier
+    after, err = start(large_log, tmp_path).communicate()
+    assert err == ""
+    assert after == undisturbed
+    assert len(json.loads(after)["rows"]) > 1
+
+
+def test_ctrl_c_before_anything_is_stored_leaves_no_run(cli: Cli, tmp_path: Path) -> None:
+    """Reading a pipe that never ends is the most common thing to interrupt."""
+    command = [sys.executable, "-m", "cachesim", "replay", "-"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    ) as process:  # fmt: skip
+        assert process.stdin
+        process.stdin.write(LOG)
+        process.stdin.flush()
+        time.sleep(1.2)
+        process.send_signal(signal.SIGINT)
+        assert process.stderr
+        err = process.stderr.read()
+        assert process.wait() == 130
+    assert err == b"cachesim: interrupted\n"
+    if (tmp_path / "cachesim.duckdb").exists():
+        assert cli("runs", "--format", "json").rows() == []
+    (tmp_path / "log.jsonl").write_bytes(LOG + lines([]))
+    assert cli("replay", "log.jsonl").code == 0
