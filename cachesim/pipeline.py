@@ -129,7 +129,7 @@ def _read(
     facts = ReadFacts()
     bad: list[BadLine] = []
     reasons: Counter[str] = Counter()
-    for item in read_records(job.sources, job.options, progress, facts, builder.reader.known_prefix):
+    for item in read_records(job.sources, job.options, progress, facts, builder.reader.parts.known_prefix):
         if type(item) is BadLine:
             reasons[item.reason] += 1
             if job.on_bad_line is not None:
@@ -141,7 +141,7 @@ def _read(
         else:
             builder.add(item)  # type: ignore[arg-type]  # mypy does not narrow by `type(…) is`, which is the fast test
     builder.flush()
-    builder.reader.memo.clear()
+    builder.reader.parts.memo.clear()
     writer.bad_lines(bad)
     _refuse_unusable(job, builder.records, reasons)
     tokenizers.finish()

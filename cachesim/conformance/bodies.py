@@ -62,7 +62,7 @@ def run_parse(case: Mapping[str, Any], *, old: bool) -> str | None:
     expect = dict(case["expect"])
     try:
         body = reader.read(
-            reader.take_apart(base64.b64decode(case["body_b64"])), slots, 0, messages_api=False, query=False
+            reader.parts.take_apart(base64.b64decode(case["body_b64"])), slots, 0, messages_api=False, query=False
         )
     except JsonError:
         return difference(expect, {"error": "json"})

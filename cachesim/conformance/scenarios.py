@@ -49,7 +49,7 @@ class Scenario:
         encoded = request.get("body_b64")
         body = bytes(raw) if encoded is None else base64.b64decode(encoded)
         try:
-            parts = self.reader.take_apart(body)
+            parts = self.reader.parts.take_apart(body)
         except JsonError:
             return None
         query = query_marker(request.get("query") or "") == 1

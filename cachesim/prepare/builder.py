@@ -122,7 +122,7 @@ class TraceBuilder:
             number = self.tokenizers.of(model).number if model else -1
             return nothing, "not_cacheable" if api == OTHER else "unparseable", model, number
         try:
-            parts = self.reader.take_apart(record.body)
+            parts = self.reader.parts.take_apart(record.body)
         except JsonError:
             return nothing, "unparseable", record.model, -1
         model = record.model if record.model is not None else parts.rest.model

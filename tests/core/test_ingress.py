@@ -261,11 +261,12 @@ def test_refused_requests(request_: dict[str, Any]) -> None:
 
 
 def test_accepted_requests() -> None:
-    check_request({"max_tokens": 0})
-    check_request(
-        {"max_tokens": 2**32 - 1, "system": None, "tools": None, "stream": True, "temperature": 0.5, "top_k": 3}
-    )
-    check_request({"max_tokens": 1, "system": [{"type": "new kind"}], "stop_sequences": ["\n"], "unknown": {}})
+    accepted = [
+        {"max_tokens": 0},
+        {"max_tokens": 2**32 - 1, "system": None, "tools": None, "stream": True, "temperature": 0.5, "top_k": 3},
+        {"max_tokens": 1, "system": [{"type": "new kind"}], "stop_sequences": ["\n"], "unknown": {}},
+    ]
+    assert [check_request(request) for request in accepted] == [None] * 3
 
 
 REFUSED_MESSAGES = [

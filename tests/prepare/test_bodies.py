@@ -42,10 +42,12 @@ class Reading:
         self.slots = Slots(self.texts)
         self.reader = BodyReader(RULES, self.nodes, self.facts)
         if memory_limit is not None:
-            self.reader.memo = MessageMemo(memory_limit)
+            self.reader.parts.memo = MessageMemo(memory_limit)
 
     def read(self, body: bytes, *, messages_api: bool = False, query: bool = False) -> ReadBody:
-        return self.reader.read(self.reader.take_apart(body), self.slots, 0, messages_api=messages_api, query=query)
+        return self.reader.read(
+            self.reader.parts.take_apart(body), self.slots, 0, messages_api=messages_api, query=query
+        )
 
     def described(self, read: ReadBody) -> list[tuple[Any, ...]]:
         found = []
@@ -74,7 +76,7 @@ def plain(parsed: ParsedPrompt) -> tuple[Any, ...]:
     return parsed.hashes, texts, blocks, facts, parsed.automatic, len(parsed.blocks)
 
 
-def expect_equal(reading: Reading, body: bytes) -> None:
+def assert_equal_readings(reading: Reading, body: bytes) -> None:
     try:
         expected = [plain(parse_body(body, rules)) for rules in RULES]
     except JsonError:
@@ -150,7 +152,7 @@ def sessions(draw: st.DrawFn) -> list[bytes]:
 def test_remembering_changes_nothing(bodies: list[bytes]) -> None:
     reading = Reading()
     for body in bodies + bodies:
-        expect_equal(reading, body)
+        assert_equal_readings(reading, body)
 
 
 @settings(max_examples=40, deadline=None)
@@ -158,7 +160,7 @@ def test_remembering_changes_nothing(bodies: list[bytes]) -> None:
 def test_forgetting_changes_nothing(bodies: list[bytes]) -> None:
     reading = Reading(memory_limit=5000)
     for body in bodies + bodies:
-        expect_equal(reading, body)
+        assert_equal_readings(reading, body)
 
 
 @settings(max_examples=200, deadline=None)
@@ -167,12 +169,12 @@ def test_damaged_bodies_are_judged_alike(bodies: list[bytes], chance: random.Ran
     """Bytes changed, cut out or doubled: both readings agree on what is JSON and what it says."""
     reading = Reading()
     for body in bodies:
-        expect_equal(reading, body)
+        assert_equal_readings(reading, body)
     for body in bodies:
         start = chance.randrange(len(body) + 1)
         end = min(len(body), start + chance.randrange(4))
         middle = chance.choice([b"", body[start:end] * 2, b"\xff", b'"', b"]", b",", b"}", b'"messages":[],'])
-        expect_equal(reading, body[:start] + middle + body[end:])
+        assert_equal_readings(reading, body[:start] + middle + body[end:])
 
 
 @pytest.mark.parametrize(
@@ -208,8 +210,8 @@ def test_damaged_bodies_are_judged_alike(bodies: list[bytes], chance: random.Ran
 def test_awkward_bodies(body: bytes) -> None:
     reading = Reading()
     for _ in range(2):
-        expect_equal(reading, b'{"messages":[{"role":"user","content":"a"}]}')
-        expect_equal(reading, body)
+        assert_equal_readings(reading, b'{"messages":[{"role":"user","content":"a"}]}')
+        assert_equal_readings(reading, body)
 
 
 def test_a_forged_role_cannot_merge_two_histories() -> None:

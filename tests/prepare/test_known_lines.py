@@ -30,7 +30,7 @@ ENVELOPES = st.fixed_dictionaries(
 def decoded(reading: Reading, line: bytes, *, known: bool) -> LogRecord | str:
     """The record of a line, or the kind of error; its body is read, so that the next line finds it known."""
     try:
-        prefix = reading.reader.known_prefix
+        prefix = reading.reader.parts.known_prefix
         record = decode_known_line(line, 0, 1, 0, prefix) if known else decode_line(line, 0, 1, 0)
     except DECODE_ERRORS as error:
         return type(error).__name__
@@ -89,4 +89,4 @@ def test_the_known_part_is_really_skipped() -> None:
     line = b'{"at":1,"body":{' + MESSAGES + b'{"role":"user","content":"b"}]},"id":"z"}'
     decoded(reading, line, known=False)
     start = line.index(b'{"messages"')
-    assert reading.reader.known_prefix(line, start) == line[start : line.index(b']},"id"')]
+    assert reading.reader.parts.known_prefix(line, start) == line[start : line.index(b']},"id"')]

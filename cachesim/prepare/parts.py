@@ -1,0 +1,228 @@
+"""Taking request bodies apart: what stands around the messages, and the messages, each parsed only when it is new.
+
+A body is *rest* (everything but the content of `messages`) and messages. Both are remembered: the rest by its bytes,
+the messages in a tree of raw texts. Validity stays exact, since every piece is checked when it is first seen, and
+whatever cannot be taken apart with certainty is parsed as a whole, as `cachesim.core.prompt` does it.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from typing import Final, NamedTuple
+
+import msgspec
+import orjson
+
+from cachesim.core import ingress
+from cachesim.core.canonical import MAX_DEPTH, Json, JsonError, decode
+from cachesim.core.markers import MarkerFact, marker_fact
+from cachesim.prepare.memo import KnownMessage, MessageMemo
+
+# A key nobody can guess: if it comes back from the parser in the expected place, the cut was made in the right place.
+_TOKEN: Final = secrets.token_hex(16)
+_MARK: Final = b'"' + _TOKEN.encode() + b'"'
+_SCALARS: Final = rb'(?:\s*"[^"\\]*"\s*:\s*(?:"[^"\\]*"|[^\s"\[\]{},]+)\s*,)*+'
+_SIMPLE_HEAD: Final = re.compile(rb"\s*\{" + _SCALARS + rb'\s*"messages"\s*:\s*\[\s*(?=[{\]])')
+_BIG_MEMBER_BYTES: Final = 256
+_REMEMBERED_RESTS: Final = 4096
+_REMEMBERED_HEADS: Final = 8
+MESSAGE_ROOM: Final = MAX_DEPTH - 2
+_MEMBER_ROOM: Final = MAX_DEPTH - 1
+
+
+class _Cut(msgspec.Struct):
+    messages: msgspec.Raw = msgspec.Raw(b"")
+
+
+class _Remainder(msgspec.Struct):
+    content: msgspec.Raw = msgspec.field(name=_TOKEN)
+
+
+_cut: Final = msgspec.json.Decoder(_Cut).decode
+_remainder: Final = msgspec.json.Decoder(_Remainder).decode
+_members: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_elements: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
+
+
+class Irregular(Exception):
+    """The body cannot be taken apart with certainty."""
+
+
+class Rest(NamedTuple):
+    """What a body says outside `messages`. number: stands for tools and system; model: null if not a string."""
+
+    number: int
+    model: str | None
+    automatic: MarkerFact | None
+    tools: Json
+    system: Json
+    error: str | None
+
+
+class TakenApart(NamedTuple):
+    """A checked body. known: its last message in the memo, `fresh` of which were just added to it; null where it is not
+    remembered, then `values` holds all messages, each with the flag of `cachesim.core.canonical.decode`."""
+
+    rest: Rest
+    known: KnownMessage | None
+    fresh: int
+    values: list[tuple[Json, bool]]
+
+
+class BodyParts:
+    """Takes bodies apart, remembering what it has seen."""
+
+    def __init__(self) -> None:
+        self.memo = MessageMemo()
+        self._heads: list[bytes] = []
+        self._valid_heads: set[bytes] = set()
+        self._walked: tuple[bytes, int, KnownMessage] | None = None
+        self._rests: dict[tuple[bytes, bytes], Rest] = {}
+        self._rest_numbers: dict[tuple[bytes, bytes, str | None], int] = {}
+        self._big_members: dict[bytes, Json] = {}
+
+    def take_apart(self, body: bytes) -> TakenApart:
+        """Split and check a body. Raises JsonError where upstream could not parse it."""
+        try:
+            return self._take_apart(body)
+        except (Irregular, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return self._whole(body)
+
+    def known_prefix(self, line: bytes, start: int) -> bytes:
+        """The beginning of the body at line[start:] up to its first unknown message; b"" if nothing of it is known.
+
+        It is remembered for `take_apart`, which usually gets this very body next.
+        """
+        self._walked = None
+        content = self._content_start(line, start)
+        if content < 0 or line[start:content] not in self._valid_heads:
+            return b""
+        known, position = self.memo.walk(line, content)
+        if known is self.memo.root:
+            return b""
+        prefix = line[start:position]
+        self._walked = (prefix, content - start, known)
+        return prefix
+
+    def _take_apart(self, body: bytes) -> TakenApart:
+        walked, self._walked = self._walked, None
+        if walked is not None and body.startswith(walked[0]):
+            start, known, position = walked[1], walked[2], len(walked[0])
+        else:
+            start = self._messages_start(body)
+            known, position = self.memo.walk(body, start)
+        head = body[:start]
+        if body[position : position + 1] == b"]":
+            tail = body[position + 1 :]
+            fresh: list[bytes] = []
+        else:
+            if start != position and body[position : position + 1] != b"{":
+                raise Irregular
+            content = bytes(_remainder(b'{"' + _TOKEN.encode() + b'":[' + body[position:]).content)
+            tail = body[position + len(content) - 1 :]
+            fresh = [bytes(raw) for raw in _elements(content)]
+        rest = self._rest(head, tail)
+        for raw in fresh:
+            if raw[:1] != b"{":
+                raise Irregular
+            piece = self.memo.piece(raw)
+            if piece is None:
+                piece = self.memo.new_piece(raw, decode(raw, MESSAGE_ROOM))
+            known = self.memo.add(known, piece)
+        return TakenApart(rest, known, len(fresh), [])
+
+    def _messages_start(self, body: bytes) -> int:
+        """Where the content of the `messages` array begins."""
+        start = self._content_start(body, 0)
+        if start >= 0:
+            return start
+        array = bytes(_cut(body).messages)
+        start = body.find(array)
+        if array[:1] != b"[" or start < 0:
+            raise Irregular
+        start += 1
+        while body[start : start + 1].isspace():
+            start += 1
+        self._heads.insert(0, body[:start])
+        del self._heads[_REMEMBERED_HEADS:]
+        return start
+
+    def _content_start(self, line: bytes, start: int) -> int:
+        """The same for a body at line[start:] whose head is known or of scalars only; -1 for others."""
+        for head in self._heads:
+            if line.startswith(head, start):
+                return start + len(head)
+        simple = _SIMPLE_HEAD.match(line, start)
+        return -1 if simple is None else simple.end()
+
+    def _rest(self, head: bytes, tail: bytes) -> Rest:
+        rest = self._rests.get((head, tail))
+        if rest is None:
+            if len(self._rests) >= _REMEMBERED_RESTS:
+                self._rests.clear()
+            rest = self._rests[head, tail] = self._parse_rest(head, tail)
+            if len(self._valid_heads) >= _REMEMBERED_RESTS:
+                self._valid_heads.clear()
+            self._valid_heads.add(head)
+        return rest
+
+    def _parse_rest(self, head: bytes, tail: bytes) -> Rest:
+        text = head + _MARK + b"]" + tail
+        members = _members(text)
+        big: dict[str, bytes] = {}
+        for name in ("tools", "system"):
+            raw = bytes(members.get(name, b""))
+            if len(raw) >= _BIG_MEMBER_BYTES:
+                big[name] = raw
+                text = text.replace(raw, _MARK, 1)
+        try:
+            value, _ = decode(text)
+        except JsonError:  # wrongly cut or really invalid: the plain reading knows
+            raise Irregular from None
+        if value.get("messages") != [_TOKEN] or any(value.get(name) != _TOKEN for name in big):
+            raise Irregular
+        for name, raw in big.items():
+            value[name] = self._big_member(raw)
+        return self._make_rest(value, big)
+
+    def _big_member(self, raw: bytes) -> Json:
+        """The value of a long member such as `tools`, parsed once."""
+        if raw not in self._big_members:
+            if len(self._big_members) >= _REMEMBERED_RESTS:
+                self._big_members.clear()
+            self._big_members[raw] = decode(raw, _MEMBER_ROOM)[0]
+        return self._big_members[raw]
+
+    def _make_rest(self, value: dict[str, Json], big: dict[str, bytes]) -> Rest:
+        tools, system = value.get("tools"), value.get("system")
+        error = _request_error(value)
+        key = (big.get("tools") or orjson.dumps(tools), big.get("system") or orjson.dumps(system), error)
+        number = self._rest_numbers.setdefault(key, len(self._rest_numbers))
+        model = value.get("model")
+        automatic = value.get("cache_control")
+        return Rest(
+            number,
+            model if type(model) is str else None,
+            None if automatic is None else marker_fact(automatic),
+            tools if type(tools) is list else [],
+            system,
+            error,
+        )
+
+    def _whole(self, body: bytes) -> TakenApart:
+        """The plain way: parse everything, remember nothing."""
+        value, plain = decode(body)
+        if type(value) is not dict:
+            value = {}
+        messages = value.get("messages")
+        rest = self._make_rest(value, {})
+        return TakenApart(rest, None, 0, [(message, plain) for message in messages] if type(messages) is list else [])
+
+
+def _request_error(value: dict[str, Json]) -> str | None:
+    try:
+        ingress.check_request(value)
+    except ingress.IngressError as error:
+        return str(error)
+    return None
