@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from difflib import unified_diff
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,9 @@ def table_under(heading: str, document: str = README) -> list[list[str]]:
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_every_example_prints_what_stands_there(name: str, tmp_path: Path) -> None:
     text = (ROOT / name).read_text(encoding="utf-8")
-    assert refreshed(text, tmp_path) == text, "run python tools/refresh_readme.py and read what changed"
+    now = refreshed(text, tmp_path)
+    changes = list(unified_diff(text.splitlines(), now.splitlines(), "as it stands", "as it is", lineterm="", n=0))
+    assert not changes, "run python tools/refresh_readme.py and read what changed:\n" + "\n".join(changes)
 
 
 def test_an_example_that_is_not_true_is_noticed(tmp_path: Path) -> None:
