@@ -50,10 +50,21 @@ def _run(args: list[str]) -> int:
     except MemoryError:
         return _say("out of memory; see --help for options that need less", 1)
     except Exception as error:
-        return _bug(error)
+        return _say("interrupted", INTERRUPTED) if _was_interrupted(error) else _bug(error)
     if code == INTERRUPTED:  # typer turns Ctrl-C inside a command into this result
         return _say("interrupted", INTERRUPTED)
     return code if isinstance(code, int) else 0
+
+
+def _was_interrupted(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is behind it: DuckDB gives a query's own error for it, and cleaning up may fail on top."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt) or type(error).__name__ == "InterruptException":
+            return True
+        if isinstance(error, RuntimeError) and "Query interrupted" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _say(message: str, code: int) -> int:

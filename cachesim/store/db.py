@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -172,6 +172,7 @@ def insert_frame(con: duckdb.DuckDBPyConnection, table: str, columns: Mapping[st
     TIMESTAMP and TIMESTAMPTZ; None for null. Columns of the table that are not named take their default. Arrays and
     polars series are taken as they are. Raises KeyError for an unknown column, TypeError for a value of another type.
     """
+    import duckdb
     import polars as pl
 
     types = dict(
@@ -186,8 +187,11 @@ def insert_frame(con: duckdb.DuckDBPyConnection, table: str, columns: Mapping[st
     con.register("frame_to_insert", ArrowFrame(frame))
     try:
         con.execute(f'INSERT INTO "{table}" ({names}) SELECT {casts} FROM frame_to_insert')
-    finally:
-        con.unregister("frame_to_insert")
+    except BaseException:
+        with suppress(duckdb.Error):  # an aborted transaction refuses it, and must not hide what aborted it
+            con.unregister("frame_to_insert")
+        raise
+    con.unregister("frame_to_insert")
     return frame.height
 
 
