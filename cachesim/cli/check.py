@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 BAD_LINES_PER_REASON: Final = 3
 ROWS_SHOWN: Final = 20
+RARE: Final = ("bad_lines", "sessions", "failed", "not_cacheable", "unparseable")
+"""Columns of the tables that are shown only where one of them is not zero."""
 
 app = typer.Typer()
 
@@ -165,12 +167,16 @@ def _print(found: LogCheck, sources: Sequence[Source]) -> None:
     )
     for title, rows in (("files", found.files), ("models", found.models)):
         table = Table(box=None, pad_edge=False)
-        for name in rows[0]:
+        names = [n for n in rows[0] if n not in RARE or any(row[n] for row in rows)]
+        heads = [name.removesuffix("_us").replace("_", " ") for name in names]
+        words = [max(map(len, head.split())) for head in heads]
+        fits = sum(words) + 2 * len(words) <= out.width
+        for name, head, width in zip(names, heads, words, strict=True):
             text = name in ("name", "model", "log_format")
-            head = name.removesuffix("_us").replace("_", " ")
-            table.add_column(head, justify="left" if text else "right", overflow="fold", no_wrap=name == "model")
+            least = width if fits else None  # or the last columns would be cut off
+            table.add_column(head, justify="left" if text else "right", overflow="fold", min_width=least)
         for row in rows[:ROWS_SHOWN]:
-            table.add_row(*(clean(_cell(name, value)) for name, value in row.items()))
+            table.add_row(*(clean(_cell(name, row[name])) for name in names))
         say(out, f"\n{title}", "bold")
         out.print(table)
         if len(rows) > ROWS_SHOWN:
