@@ -170,7 +170,7 @@ def _print(found: LogCheck, sources: Sequence[Source]) -> None:
         names = [n for n in rows[0] if n not in RARE or any(row[n] for row in rows)]
         heads = [name.removesuffix("_us").replace("_", " ") for name in names]
         words = [max(map(len, head.split())) for head in heads]
-        fits = sum(words) + 2 * len(words) <= out.width
+        fits = sum(words) + 4 * len(words) <= out.width
         for name, head, width in zip(names, heads, words, strict=True):
             text = name in ("name", "model", "log_format")
             least = width if fits else None  # or the last columns would be cut off
