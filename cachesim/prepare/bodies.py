@@ -194,8 +194,8 @@ class BodyReader:
 
 
 def _simple_message(value: Json) -> Block | None:
-    """The one block of the commonest message, a role and a text, about which no rules disagree."""
-    if type(value) is dict and len(value) == 2:
+    """The one block of the commonest messages, those with a role and a text, about which no rules disagree."""
+    if type(value) is dict and "tool_calls" not in value:
         role, content = value.get("role"), value.get("content")
         if type(role) is str and type(content) is str:
             return text_block(role, content)
