@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from cachesim.core.model import BadLine
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     import duckdb
 
 Row = dict[str, Any]
+BAD_LINES_PER_REASON: Final = 3
 GAPS_SHOWN: Final = 3
 
 _FILES: Final = """
@@ -46,6 +48,23 @@ FROM (SELECT at_us - lag(at_us) OVER (PARTITION BY principal, model, session ORD
 """
 
 
+class BadLineSample:
+    """The first bad lines of each reason, without their content, and how many more there were."""
+
+    def __init__(self) -> None:
+        self.first: list[BadLine] = []
+        self.left_out: Counter[str] = Counter()
+        self._kept: Counter[str] = Counter()
+
+    def add(self, bad: BadLine) -> None:
+        """Take note of a bad line."""
+        self._kept[bad.reason] += 1
+        if self._kept[bad.reason] > BAD_LINES_PER_REASON:
+            self.left_out[bad.reason] += 1
+        else:
+            self.first.append(replace(bad, raw=b""))
+
+
 @dataclass(slots=True)
 class LogCheck:
     """files and models: one row each; gaps: the longest silences, µs; bands: gaps within a session by TTL tier."""
@@ -54,18 +73,18 @@ class LogCheck:
     models: list[Row]
     gaps: list[Row]
     bands: Row
-    bad_lines: list[BadLine]
+    bad_lines: BadLineSample
     facts: dict[str, Any]
 
 
-def check_log(con: duckdb.DuckDBPyConnection, trace: PreparedTrace, bad_lines: Sequence[BadLine]) -> LogCheck:
+def check_log(con: duckdb.DuckDBPyConnection, trace: PreparedTrace, bad_lines: BadLineSample) -> LogCheck:
     """Everything to say about a trace that was just prepared in a database of its own."""
     return LogCheck(
         files=_rows(con, _FILES, []),
         models=_rows(con, _MODELS, [_richest_rules(trace)]),
         gaps=_rows(con, _GAPS, [GAPS_SHOWN]),
         bands=_rows(con, _BANDS, [])[0],
-        bad_lines=list(bad_lines),
+        bad_lines=bad_lines,
         facts=trace.facts,
     )
 

@@ -73,8 +73,17 @@ def prepare(con: duckdb.DuckDBPyConnection, job: Preparation, progress: Progress
     try:
         with transaction(con), _no_collection():
             return _read(con, job, tokenizers, progress)
+    except _PreparedBefore as known:
+        return load_trace(con, known.trace_no)
     finally:
         tokenizers.close()
+
+
+class _PreparedBefore(Exception):
+    """What was just prepared stands in the database already: read from a pipe, or on purpose once more."""
+
+    def __init__(self, trace_no: int) -> None:
+        self.trace_no = trace_no
 
 
 @contextmanager
@@ -144,9 +153,13 @@ def _read(
     builder.reader.parts.memo.clear()
     writer.bad_lines(bad)
     _refuse_unusable(job, builder.records, reasons)
+    digest = _digest(job, [source.sha256 or "" for source in job.sources])
+    known = find_trace(con, digest)
+    if known is not None:
+        raise _PreparedBefore(known)
     tokenizers.finish()
     return writer.finish(
-        _digest(job, [source.sha256 or "" for source in job.sources]),
+        digest,
         builder,
         list(_inputs(job.sources, facts)),
         _facts(facts, reasons),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -31,11 +30,9 @@ from cachesim.errors import CachesimError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from cachesim.check import LogCheck
-    from cachesim.core.model import BadLine
+    from cachesim.check import BadLineSample, LogCheck
     from cachesim.trace.open import Source
 
-BAD_LINES_PER_REASON: Final = 3
 ROWS_SHOWN: Final = 20
 RARE: Final = ("bad_lines", "sessions", "failed", "not_cacheable", "unparseable")
 """Columns of the tables that are shown only where one of them is not zero."""
@@ -84,7 +81,7 @@ def check(
     """
     from dataclasses import replace
 
-    from cachesim.check import check_log
+    from cachesim.check import BadLineSample, check_log
     from cachesim.config import ModelConfig
     from cachesim.pipeline import body_rule_sets
     from cachesim.store.db import IN_MEMORY, open_database
@@ -106,12 +103,12 @@ def check(
         quiet,
     )
     settings = replace(arguments.config(), models={"*": ModelConfig("unmapped")})
-    seen: list[BadLine] = []
+    seen = BadLineSample()
     with open_database(IN_MEMORY) as con:
         sources = arguments.sources()
         try:
             options = arguments.read_options(con, settings)
-            trace = arguments.prepare(con, settings, options, body_rule_sets([]), sources, seen.append)
+            trace = arguments.prepare(con, settings, options, body_rule_sets([]), sources, seen.add)
         except CachesimError:
             _print_bad_lines(seen, sources, console(stderr=True))
             raise
@@ -144,7 +141,7 @@ def _as_json(found: LogCheck, sources: Sequence[Source]) -> dict[str, Any]:
         "facts": facts,
         "bad_lines": [
             {"file": sources[b.file_no].name, "line": b.line, "offset": b.offset, "reason": b.reason}
-            for b in found.bad_lines
+            for b in found.bad_lines.first
         ],
     }
 
@@ -204,23 +201,23 @@ def _remarks(found: LogCheck) -> Iterator[str]:
 
     facts = found.facts
     counts = {
-        "duplicates": "records are identical byte for byte to an earlier one; they count once",
-        "repeated_ids": "records repeat the id of another one with different content; all are kept",
-        "unordered": "records arrived before the record above them; they are replayed by time",
-        "without_duration": "records have no response time; they complete as they arrive",
-        "default_principal": f'records name no principal; it is taken to be "{facts["principal"]}"',
-        "unscoped": "records name no principal and are not cached (see --principal)",
-        "synthetic_times": "records have no time; theirs is made up from --start and --interval",
-        "unmatched_answers": "answers belong to no request of these files",
-        "filtered": "records are outside --since and --until",
+        "duplicates": "duplicates, identical byte for byte to an earlier record and counted once",
+        "repeated_ids": "ids repeated with different content, all kept",
+        "unordered": "written after a later one, replayed by time",
+        "without_duration": "without a response time, completing as they arrive",
+        "default_principal": f'without a principal, taken to be "{facts["principal"]}"',
+        "unscoped": "without a principal and so not cached (see --principal)",
+        "synthetic_times": "without a time, made up from --start and --interval",
+        "unmatched_answers": "answers to no request of these files",
+        "filtered": "outside --since and --until, left out",
     }
     for name, text in counts.items():
         if facts[name]:
             yield f"{facts[name]:,} {text}"
     yield from (f"{clean(f['name'])}: written newest first" for f in facts["files"] if f["reversed"])
     for gap in found.gaps[:1]:
-        hours = gap["gap_us"] / 3.6e9
-        yield f"longest silence: {hours:,.2f} h, from {instant_text(gap['from_us'])} to {instant_text(gap['until_us'])}"
+        length = _duration(gap["gap_us"])
+        yield f"longest silence: {length}, from {instant_text(gap['from_us'])} to {instant_text(gap['until_us'])}"
     bands = found.bands
     yield (
         f"after the previous request of the session: {bands['within_5m']:,} within 5m, "
@@ -228,15 +225,24 @@ def _remarks(found: LogCheck) -> Iterator[str]:
     )
 
 
-def _print_bad_lines(bad_lines: Sequence[BadLine], sources: Sequence[Source], out: Any) -> None:
+def _duration(length_us: int) -> str:
+    """A length of time in the unit people would use.
+
+    >>> _duration(4_750_000), _duration(5_400_000_000)
+    ('4.8 s', '1.5 h')
+    """
+    seconds = length_us / 1_000_000
+    for unit, size in (("d", 172_800), ("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds / {'d': 86_400, 'h': 3600, 'min': 60}[unit]:,.1f} {unit}"
+    return f"{seconds:,.1f} s"
+
+
+def _print_bad_lines(bad_lines: BadLineSample, sources: Sequence[Source], out: Any) -> None:
     from cachesim.report.formats import clean
     from cachesim.report.render import say
 
-    shown: Counter[str] = Counter()
-    for bad in bad_lines:
-        shown[bad.reason] += 1
-        if shown[bad.reason] <= BAD_LINES_PER_REASON:
-            say(out, f"{clean(sources[bad.file_no].name)}:{bad.line}: {bad.reason}: {bad.message}")
-    for reason, count in shown.items():
-        if count > BAD_LINES_PER_REASON:
-            say(out, f"{reason}: {count - BAD_LINES_PER_REASON:,} more lines (--bad-lines FILE lists them)")
+    for bad in bad_lines.first:
+        say(out, f"{clean(sources[bad.file_no].name)}:{bad.line}: {bad.reason}: {bad.message}")
+    for reason, count in bad_lines.left_out.items():
+        say(out, f"{reason}: {count:,} more lines (--bad-lines FILE lists them)")

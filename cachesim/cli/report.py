@@ -243,7 +243,8 @@ def _print(
     words = console(stderr=True)
     if not rows:
         say(words, "No request matches.")
-    dropped = print_report(out, made.by, rows, totals, made.columns)
+    estimated = any(not tokenizer["exact"] for run in made.runs for tokenizer in run["tokenizers"])
+    dropped = print_report(out, made.by, rows, totals, made.columns, estimated=estimated)
     if explain:
         explain_columns(out, [name for name in made.columns if name not in ("run",)])
     if output:

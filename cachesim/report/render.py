@@ -109,7 +109,8 @@ def _block(screen: Screen, variant: Variant, console: Console) -> list[str]:
     columns = [n for n in table_columns(_FIRST, [total]) if ideal or n != "ideal_rate"]
     several = len(rows) > 1
     out, dropped = table(columns, rows[:MODELS_SHOWN], console.width, total=total if several else None)
-    say(console, "\n" + variant_name(screen.variants, variant), "bold")
+    estimated = any(not tokenizer["exact"] for tokenizer in screen.run.tokenizers)
+    say(console, f"\n{variant_name(screen.variants, variant)}{' · tokens estimated' if estimated else ''}", "bold")
     console.print(out)
     if len(rows) > MODELS_SHOWN:
         say(
@@ -254,9 +255,18 @@ def _next_steps(screen: Screen, seen: Coverage, db: str) -> list[str]:
 
 
 def print_report(
-    console: Console, by: Sequence[str], rows: Sequence[Row], totals: Sequence[Row] | None, columns: Sequence[str]
+    console: Console,
+    by: Sequence[str],
+    rows: Sequence[Row],
+    totals: Sequence[Row] | None,
+    columns: Sequence[str],
+    *,
+    estimated: bool = False,
 ) -> list[str]:
-    """One table per policy and tariff, the total of the block as its last row; returns the columns that did not fit."""
+    """One table per policy and tariff, the total of the block as its last row; returns the columns that did not fit.
+
+    estimated: tokens were counted with the embedded tokenizer, which every table says.
+    """
     dropped: list[str] = []
     names = [n for n in columns if n not in _LEAD]
     shown = table_columns(names, [*rows, *(totals or ())])
@@ -267,7 +277,8 @@ def print_report(
             shown, block, console.width, total=total if total and _differs(total, block, shown) else None, keep=by
         )
         title = f"{clean(str(lead[0]))} · tariff {clean(str(lead[1]))}" if lead[1] is not None else clean(str(lead[0]))
-        say(console, ("\n" if i else "") + title + (f" · markers {clean(str(lead[2]))}" if lead[2] else ""), "bold")
+        title += f" · markers {clean(str(lead[2]))}" if lead[2] else ""
+        say(console, ("\n" if i else "") + title + (" · tokens estimated" if estimated else ""), "bold")
         console.print(out)
         dropped += left
     return dropped

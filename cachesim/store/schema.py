@@ -124,6 +124,15 @@ CREATE TABLE index_in_flight (
 """
 
 VIEWS: Final = """
+CREATE OR REPLACE VIEW v_runs AS
+SELECT runs.run_no, runs.created_at, v.policy, v.tariff, v.markers, t.requests,
+  (SELECT string_agg(i.name, ', ' ORDER BY i.file_no) FROM trace_inputs i WHERE i.trace_no = runs.trace_no) AS files
+FROM runs JOIN traces t USING (trace_no) JOIN variants v USING (run_no) WHERE v.kind = 'policy'
+ORDER BY runs.run_no, v.variant_no;
+CREATE OR REPLACE VIEW v_bad_lines AS
+SELECT runs.run_no, i.name AS file, b.line, b.byte_offset, b.reason, b.message, b.digest
+FROM bad_lines b JOIN trace_inputs i USING (trace_no, file_no) JOIN runs USING (trace_no)
+ORDER BY runs.run_no, b.file_no, b.line;
 -- one row per classified request. billed: it succeeded and the policy did not reject it. list, charged and delta are
 -- null where nothing is billed or no price is known; what a rejected request would have cost is in rejected_list.
 CREATE OR REPLACE VIEW v_requests AS
