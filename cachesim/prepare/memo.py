@@ -15,7 +15,7 @@ from cachesim.core.canonical import Json
 if TYPE_CHECKING:
     from cachesim.prepare.chains import Chain
 
-MEMORY_LIMIT: Final = 192 * 1024 * 1024
+MEMORY_LIMIT: Final = 96 * 1024 * 1024
 """Bytes of raw messages kept at most; beyond it the tree starts anew (histories still growing are parsed once more)."""
 
 READINGS_LIMIT: Final = 32 * 1024 * 1024
