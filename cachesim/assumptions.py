@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Final
 
 from cachesim.core.gates import STRATEGIES
 from cachesim.core.ledger import DEFAULT_CACHE_ROW
@@ -12,6 +12,9 @@ from cachesim.store.runs import Prices
 from cachesim.store.traces import PreparedTrace
 from cachesim.trace.reader import ReadOptions
 from cachesim.trace.times import format_us
+
+SHORT_DIGEST: Final = 12
+"""Digits of a run's digest that name it to people; its number would differ from database to database."""
 
 Assumption = dict[str, str]
 """`code`: stable name; `text`: one sentence."""
@@ -23,7 +26,7 @@ def assumptions(
     options: ReadOptions,
     prices: Sequence[Prices],
     warnings: Sequence[str],
-    continued: int | None,
+    continued: str | None,
 ) -> list[Assumption]:
     """Everything a reader of the numbers has to know, the most decisive first."""
     found = [
@@ -128,9 +131,9 @@ def _tariffs(plan: RunPlan, prices: Sequence[Prices]) -> Iterator[tuple[str, str
         yield "assumed_prices", f"list prices that no tariff gives: {listed}"
 
 
-def _start(trace: PreparedTrace, options: ReadOptions, continued: int | None) -> Iterator[tuple[str, str]]:
+def _start(trace: PreparedTrace, options: ReadOptions, continued: str | None) -> Iterator[tuple[str, str]]:
     if continued is not None:
-        yield "continued", f"the index starts as run {continued} left it"
+        yield "continued", f"the index starts as run {continued[:SHORT_DIGEST]} left it"
     elif options.since_us is not None:
         yield (
             "cold_start",

@@ -223,7 +223,7 @@ def _run(
     with transaction(con), progress(trace.request_count, "replaying", arguments.quiet) as advance:
         return Run(con, trace, plan, earlier).execute(
             {"plan": plan.describe(), "files": [utf8_name(file) for file in arguments.files]},
-            lambda prices: assumptions(trace, plan, options, prices, warnings, earlier[0] if earlier else None),
+            lambda prices: assumptions(trace, plan, options, prices, warnings, earlier[1] if earlier else None),
             problems(trace),
             advance,
         )

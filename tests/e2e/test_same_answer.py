@@ -179,9 +179,11 @@ def by_request(rows: list[dict[str, Any]]) -> dict[tuple[str, str], dict[str, An
 def test_continuing_says_so_and_needs_a_run(cli: Cli, options: Options) -> None:
     result = cli("replay", "log.jsonl", *options, "--continue", "latest")
     assert (result.code, result.err.count("\n")) == (2, 1)
-    cli("replay", "log.jsonl", *options)
+    first = cli("replay", "log.jsonl", *options, "--format", "json").json()
     report = cli("replay", "log.jsonl", *options, "--continue", "1", "--format", "json").json()
-    assert "continued" in [a["code"] for a in report["assumptions"]]
+    (continued,) = [a["text"] for a in report["assumptions"] if a["code"] == "continued"]
+    assert first["rows"][0]["run"][:12] in continued
+    assert "run 1 " not in continued
     assert "cold_start" not in [a["code"] for a in report["assumptions"]]
 
 
