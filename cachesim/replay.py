@@ -22,7 +22,7 @@ class PreparedRequest(NamedTuple):
     """One request of a prepared trace, in replay order. Times are µs UTC.
 
     scope: number of (principal, model, tokenizer version), -1 if any is unknown; tokenizer: its number, -1 unmapped;
-    succeeded: billed, in rates, and its writes count; served: a 2xx answer began, even if it was cut off.
+    succeeded: billed, in rates, and its writes count; served: it succeeded, or a 2xx answer began and was cut off.
     """
 
     seq: int

@@ -139,7 +139,7 @@ def _row(row: tuple[Any, ...], prompts: tuple[Prompt, ...], scopes: Scopes) -> T
         at_us,
         done_us,
         succeeded,
-        200 <= status < 300,
+        succeeded or 200 <= status < 300,
         scope,
         -1 if tokenizer is None else tokenizer,
         principal,
