@@ -49,6 +49,9 @@ CELLS: Final[dict[str, str]] = {
     "recorded_cost_requests": "count(recorded_cost) FILTER (billed)",
     "recorded_read": "sum(recorded_read_tokens) FILTER (billed)",
     "recorded_read_requests": "count(recorded_read_tokens) FILTER (billed)",
+    "recorded_c5": "sum(recorded_creation_5m_tokens) FILTER (billed)",
+    "recorded_c1": "sum(recorded_creation_1h_tokens) FILTER (billed)",
+    "recorded_c24": "sum(recorded_creation_24h_tokens) FILTER (billed)",
     "estimated": "count(*) FILTER (billed AND prompt_estimated)",
     "local": "sum(local_tokens) FILTER (billed AND NOT prompt_estimated)",
     "reported": "sum(prompt_tokens) FILTER (billed AND NOT prompt_estimated AND local_tokens IS NOT NULL)",
@@ -138,6 +141,13 @@ COLUMNS: Final[tuple[Column, ...]] = (
            "read tokens recorded in the log, over the requests that record them", "sum(s.recorded_read)", 31, "if_any"),
     Column("recorded_read_requests", "with recorded read", "requests", "count",
            "requests that record read tokens", _total("recorded_read_requests"), 10, "machine"),
+    Column("recorded_creation_5m_tokens", "recorded creation 5m", "tokens", "tokens",
+           "5m creation tokens recorded in the log, and those recorded without a lifetime", "sum(s.recorded_c5)",
+           8, "machine"),
+    Column("recorded_creation_1h_tokens", "recorded creation 1h", "tokens", "tokens",
+           "1h creation tokens recorded in the log", "sum(s.recorded_c1)", 7, "machine"),
+    Column("recorded_creation_24h_tokens", "recorded creation 24h", "tokens", "tokens",
+           "24h creation tokens recorded in the log", "sum(s.recorded_c24)", 6, "machine"),
     Column("prompt_estimated_requests", "estimated prompts", "requests", "count",
            "requests whose prompt tokens are the local count because the log reports none",
            _total("estimated"), 15, "if_any"),
@@ -194,6 +204,9 @@ REQUEST_COLUMNS: Final[tuple[tuple[str, Kind, str], ...]] = (
     ("committed", "flag", "committed"), ("list", "money", "list"), ("charged", "money", "charged"),
     ("delta", "money", "delta"), ("rejected_list", "money", "rejected_list"),
     ("recorded_cost", "money", "recorded_cost"), ("recorded_read_tokens", "tokens", "recorded_read_tokens"),
+    ("recorded_creation_5m_tokens", "tokens", "recorded_creation_5m_tokens"),
+    ("recorded_creation_1h_tokens", "tokens", "recorded_creation_1h_tokens"),
+    ("recorded_creation_24h_tokens", "tokens", "recorded_creation_24h_tokens"),
 )  # fmt: skip
 """Columns of `--by request`: name, kind, SQL over v_requests."""
 
