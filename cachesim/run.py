@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
@@ -123,11 +123,11 @@ class Run:
         self._declare()
         if self._continued:
             self._inherit(self._continued[0])
-        ideal = IdealBound(self.trace, self.trace.cumulative)
+        ideals = {number: IdealBound(self.trace, self.trace.cumulative) for number in self._rules_nos}
         prices = [Prices(tariff, number * 1_000_000) for number, tariff in enumerate(self.plan.tariffs)]
         last_us = 0
         for rows in trace_rows(self._con, self.trace, sorted(set(self._rules_nos)), self._scopes):
-            self._bounds(rows, ideal)
+            self._bounds(rows, ideals)
             priced = [
                 [p.number(r.request.model, r.purpose, r.completion_window, r.priced_at_us) for r in rows]
                 for p in prices
@@ -151,19 +151,24 @@ class Run:
             self.writer.variant(
                 variant.number, "policy", policy.name, variant.tariff.name, markers, rules(policy), rules_no
             )
-        count = len(self.variants)
-        for number, name in enumerate(("off", "ideal")):
-            self.writer.variant(count + number, "bound", name, None, markers, {}, self._rules_nos[0])
+        bounds = [("off", self._rules_nos[0])]
+        for policy, rules_no in zip(self.plan.policies, self._rules_nos, strict=True):
+            if rules_no not in (no for _, no in bounds[1:]):
+                bounds.append(("ideal" if len(bounds) == 1 else f"ideal ({policy.name})", rules_no))
+        for number, (name, rules_no) in enumerate(bounds, len(self.variants)):
+            self.writer.variant(number, "bound", name, None, markers, {}, rules_no)
 
-    def _bounds(self, rows: Sequence[TraceRow], ideal: IdealBound) -> None:
-        """`off` reads nothing; `ideal` at most the prompt. Both are for the first policy's body rules."""
+    def _bounds(self, rows: Sequence[TraceRow], ideals: Mapping[int, IdealBound]) -> None:
+        """`off` reads nothing; `ideal` at most the prompt, one per body rule set: other blocks, other prefixes."""
         first = rows[0].request.seq
-        place = sorted(set(self._rules_nos)).index(self._rules_nos[0])
-        best = [min(ideal.arrive(row.request, row.prompts[place]), row.prompt_tokens) for row in rows]
+        places = sorted(ideals)
         count = len(self.variants)
         self.writer.bound(count, first, [0] * len(rows), [row.prompt_tokens for row in rows])
-        rest = [row.prompt_tokens - read for row, read in zip(rows, best, strict=True)]
-        self.writer.bound(count + 1, first, best, rest)
+        for number, (rules_no, ideal) in enumerate(ideals.items(), count + 1):
+            place = places.index(rules_no)
+            best = [min(ideal.arrive(row.request, row.prompts[place]), row.prompt_tokens) for row in rows]
+            rest = [row.prompt_tokens - read for row, read in zip(rows, best, strict=True)]
+            self.writer.bound(number, first, best, rest)
 
     def _replay(
         self, rows: Sequence[TraceRow], lane_no: int, lane: Lane, priced: Sequence[Sequence[int | None]]

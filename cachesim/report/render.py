@@ -48,7 +48,7 @@ class Screen:
 
     def bound(self, policy: str, beside: Variant) -> Variant | None:
         """The bound called `policy`, of the same body rules as `beside` where there are several."""
-        found = [v for v in self.variants if v.kind == "bound" and v.policy == policy]
+        found = [v for v in self.variants if v.kind == "bound" and v.policy.partition(" (")[0] == policy]
         return next((v for v in found if v.rules_no == beside.rules_no), found[0] if found else None)
 
 

@@ -1,0 +1,59 @@
+"""Promises about figures that only a whole replay can break: bounds, the recorded split, explicit success."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from e2e_support import Cli, body, lines, text, usage, words
+
+Options = tuple[str, ...]
+
+
+@pytest.fixture
+def options(tokenizer: Path) -> Options:
+    return ("replay", "log.jsonl", "--tokenizer", str(tokenizer), "--set", "min_prefix_tokens=1", "--format", "json")
+
+
+def request(second: int, **fields: Any) -> dict[str, Any]:
+    return {
+        "at": f"2026-03-01T00:00:{second:02}Z",
+        "principal": "p",
+        "body": body(("user", text(words("u", 8), "5m"))),
+        "usage": usage(20, 1),
+        **fields,
+    }
+
+
+def test_ideal_bounds_every_policy_by_its_own_blocks(cli: Cli, options: Options, tmp_path: Path) -> None:
+    """The tools change with each request: 8.63 does not see them and reads 8 of 40 tokens, 10.13 can read nothing."""
+    changing = [{**request(0)["body"], "tools": [{"name": f"tool{i}"}]} for i in range(2)]
+    (tmp_path / "log.jsonl").write_bytes(lines([request(i, body=value) for i, value in enumerate(changing)]))
+    rows = cli(*options, "--policy", "dwctl-10.13", "--policy", "dwctl-8.63").rows()
+    assert [(row["policy"].replace(" [min_prefix_tokens=1]", ""), row["token_hit_rate"]) for row in rows] == [
+        ("dwctl-10.13", 0),
+        ("dwctl-8.63", 8 / 40),
+        ("off", 0),
+        ("ideal", 0),
+        ("ideal (dwctl-8.63)", 8 / 40),
+    ]
+
+
+def test_explicit_success_commits_whatever_the_status_and_the_rule(cli: Cli, options: Options, tmp_path: Path) -> None:
+    (tmp_path / "log.jsonl").write_bytes(lines([request(0, status=500, success=True), request(1)]))
+    for visible_at in ("completion", "response_start", "arrival"):
+        row, *_ = cli(*options, "--set", f'visible_at="{visible_at}"').rows()
+        assert row["read_tokens"] == 8
+
+
+def test_the_whole_recorded_split_is_reported(cli: Cli, options: Options, tmp_path: Path) -> None:
+    tiers = {"ephemeral_5m_input_tokens": 3, "ephemeral_1h_input_tokens": 4}
+    recorded = {"input_tokens": 5, "cache_read_input_tokens": 6, "cache_creation": tiers}
+    (tmp_path / "log.jsonl").write_bytes(lines([request(0, usage=recorded), request(1)]))
+    names = ["recorded_read_tokens", *(f"recorded_creation_{tier}_tokens" for tier in ("5m", "1h", "24h"))]
+    total, *_ = cli(*options).rows()
+    assert [total[name] for name in names] == [6, 3, 4, None]
+    first, second = cli("report", "--by", "request", "--format", "json").rows()
+    assert [first[name] for name in names] == [6, 3, 4, None]
+    assert [second[name] for name in names] == [None] * 4
