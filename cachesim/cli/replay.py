@@ -59,7 +59,8 @@ Markers = Annotated[
     typer.Option(
         "--markers",
         metavar="STRATEGY[:TIER]",
-        help="as-captured, automatic, last-user, system+last-user, tools+system+last-user; replaces captured markers.",
+        help="as-captured, automatic, last-user, system, tools, system+last-user, tools+system+last-user;"
+        " replaces captured markers.",
         rich_help_panel=_WHAT_IF,
     ),
 ]

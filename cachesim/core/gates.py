@@ -19,6 +19,8 @@ STRATEGIES: Final = {
     "as-captured": "the markers that the clients sent",
     "automatic": "a top-level marker: a breakpoint on the last block",
     "last-user": "the last block of the last user message",
+    "system": "the last block of the last system message",
+    "tools": "the last tool",
     "system+last-user": "the last block of the last system message, and of the last user message",
     "tools+system+last-user": "the last tool, and the last blocks of the last system and user messages",
 }

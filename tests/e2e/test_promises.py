@@ -57,3 +57,14 @@ def test_the_whole_recorded_split_is_reported(cli: Cli, options: Options, tmp_pa
     first, second = cli("report", "--by", "request", "--format", "json").rows()
     assert [first[name] for name in names] == [6, 3, 4, None]
     assert [second[name] for name in names] == [None] * 4
+
+
+@pytest.mark.parametrize(("strategy", "created"), [("tools", 1), ("system", 4), ("system+last-user", 12)])
+def test_strategies_put_markers_where_they_say(
+    cli: Cli, options: Options, tmp_path: Path, strategy: str, created: int
+) -> None:
+    """A tool of one token, a system message of three, a user message of eight, a closing assistant message."""
+    value = body(("system", "s1 s2 s3"), ("user", words("u", 8)), ("assistant", "closing words"))
+    (tmp_path / "log.jsonl").write_bytes(lines([request(0, body={**value, "tools": [{"name": "tool"}]})]))
+    row, *_ = cli(*options, "--markers", strategy).rows()
+    assert row["creation_5m_tokens"] == created
