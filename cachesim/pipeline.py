@@ -152,7 +152,7 @@ def _read(
     builder.flush()
     builder.reader.parts.memo.clear()
     writer.bad_lines(bad)
-    _refuse_unusable(job, builder.records, reasons)
+    _refuse_unusable(job, builder.records, reasons, sum(file.filtered for file in facts.files))
     digest = _digest(job, [source.sha256 or "" for source in job.sources])
     known = find_trace(con, digest)
     if known is not None:
@@ -166,13 +166,15 @@ def _read(
     )
 
 
-def _refuse_unusable(job: Preparation, records: int, reasons: Counter[str]) -> None:
+def _refuse_unusable(job: Preparation, records: int, reasons: Counter[str], filtered: int = 0) -> None:
     listed = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())
     names = ", ".join(source.name for source in job.sources)
     if job.strict and reasons:
         raise NothingUsable(
             f"{names}: {reasons.total()} bad lines ({listed}), none allowed with --strict; nothing was stored"
         )
+    if not records and filtered:
+        raise NothingUsable(f"{names}: all {filtered} records arrived outside --since and --until; widen them")
     if not records:
         why = f"{reasons.total()} bad lines: {listed}" if reasons else "nothing in it"
         what = "give --start and --interval" if reasons["missing_time"] else "`cachesim check` names the lines"

@@ -68,3 +68,10 @@ def test_strategies_put_markers_where_they_say(
     (tmp_path / "log.jsonl").write_bytes(lines([request(0, body={**value, "tools": [{"name": "tool"}]})]))
     row, *_ = cli(*options, "--markers", strategy).rows()
     assert row["creation_5m_tokens"] == created
+
+
+def test_a_window_without_records_is_named_as_the_reason(cli: Cli, options: Options, tmp_path: Path) -> None:
+    (tmp_path / "log.jsonl").write_bytes(lines([request(0), request(1)]))
+    result = cli(*options, "--since", "2027-01-01")
+    assert result.code == 65
+    assert "all 2 records arrived outside --since and --until" in result.err
