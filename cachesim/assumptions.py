@@ -34,6 +34,7 @@ def assumptions(
         *_tokenizers(trace),
         *_clock(trace, options),
         *_principals(trace),
+        *_recorded(trace),
         *_tariffs(plan, prices),
         *_start(trace, options, continued),
     ]
@@ -105,6 +106,11 @@ def _principals(trace: PreparedTrace) -> Iterator[tuple[str, str]]:
     if facts["default_principal"]:
         name = facts["principal"]
         yield "default_principal", f'principal of {facts["default_principal"]:,} requests without one: "{name}"'
+
+
+def _recorded(trace: PreparedTrace) -> Iterator[tuple[str, str]]:
+    if count := trace.facts["recorded_writes_assumed_5m"]:
+        yield "recorded_writes_assumed_5m", f"recorded creation of {count:,} requests: without a lifetime, taken as 5m"
 
 
 def _tariffs(plan: RunPlan, prices: Sequence[Prices]) -> Iterator[tuple[str, str]]:

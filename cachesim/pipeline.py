@@ -28,7 +28,7 @@ from cachesim.trace.stored import digest_file
 if TYPE_CHECKING:
     import duckdb
 
-PREPARED_AS: Final = 1
+PREPARED_AS: Final = 2
 """Changes when preparation gives other results, so that older prepared traces are not reused."""
 
 _BAD_LINE_BATCH: Final = 10_000
@@ -162,7 +162,7 @@ def _read(
         digest,
         builder,
         list(_inputs(job.sources, facts)),
-        _facts(facts, reasons),
+        {**_facts(facts, reasons), "recorded_writes_assumed_5m": builder.assumed_5m},
     )
 
 
@@ -212,5 +212,6 @@ def _facts(facts: ReadFacts, reasons: Counter[str]) -> dict[str, Any]:
         "unscoped": sum(f.unscoped for f in facts.files),
         "synthetic_times": sum(f.synthetic_times for f in facts.files),
         "unmatched_answers": facts.unmatched_answers,
+        "usage_reported": facts.usage_reported,
     }
     return {"files": files, "bad": dict(reasons), "principal": facts.default_principal, **totals}

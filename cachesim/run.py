@@ -127,13 +127,9 @@ class Run:
         prices = [Prices(tariff, number * 1_000_000) for number, tariff in enumerate(self.plan.tariffs)]
         last_us = 0
         for rows in trace_rows(self._con, self.trace, sorted(set(self._rules_nos)), self._scopes):
-            self._bounds(rows, ideals)
-            priced = [
-                [p.number(r.request.model, r.purpose, r.completion_window, r.priced_at_us) for r in rows]
-                for p in prices
-            ]
-            for lane_no, lane in enumerate(self._lanes):
-                self._replay(rows, lane_no, lane, priced)
+            priced = [[_price(p, row) for row in rows] for p in prices]
+            results = [self._replay(rows, lane_no, lane, priced) for lane_no, lane in enumerate(self._lanes)]
+            self._bounds(rows, ideals, results)
             last_us = rows[-1].request.at_us
             progress(len(rows))
         self.writer.prices(prices)
@@ -158,21 +154,29 @@ class Run:
         for number, (name, rules_no) in enumerate(bounds, len(self.variants)):
             self.writer.variant(number, "bound", name, None, markers, {}, rules_no)
 
-    def _bounds(self, rows: Sequence[TraceRow], ideals: Mapping[int, IdealBound]) -> None:
-        """`off` reads nothing; `ideal` at most the prompt, one per body rule set: other blocks, other prefixes."""
+    def _bounds(
+        self, rows: Sequence[TraceRow], ideals: Mapping[int, IdealBound], results: Sequence[Sequence[Classified]]
+    ) -> None:
+        """`off` reads nothing; `ideal` at most the prompt, one per body rule set: other blocks, other prefixes.
+
+        A bound counts what counts under the first policy it stands beside, or the rates could not be compared.
+        """
         first = rows[0].request.seq
         places = sorted(ideals)
         count = len(self.variants)
-        self.writer.bound(count, first, [0] * len(rows), [row.prompt_tokens for row in rows])
+        prompts = [row.prompt_tokens or 0 for row in rows]
+        self.writer.bound(count, first, [0] * len(rows), prompts, results[0])
         for number, (rules_no, ideal) in enumerate(ideals.items(), count + 1):
             place = places.index(rules_no)
-            best = [min(ideal.arrive(row.request, row.prompts[place]), row.prompt_tokens) for row in rows]
-            rest = [row.prompt_tokens - read for row, read in zip(rows, best, strict=True)]
-            self.writer.bound(number, first, best, rest)
+            beside = self.variants[self._rules_nos.index(rules_no) * len(self.plan.tariffs)].lane
+            reachable = [ideal.arrive(row.request, row.prompts[place]) for row in rows]
+            best = [min(tokens, prompt) for tokens, prompt in zip(reachable, prompts, strict=True)]
+            rest = [prompt - read for prompt, read in zip(prompts, best, strict=True)]
+            self.writer.bound(number, first, best, rest, results[beside])
 
     def _replay(
         self, rows: Sequence[TraceRow], lane_no: int, lane: Lane, priced: Sequence[Sequence[int | None]]
-    ) -> None:
+    ) -> list[Classified]:
         variants = self._lane_variants[lane_no]
         gate = variants[0].tariff.gate
         rule = lane.policy.billing_rule
@@ -185,13 +189,15 @@ class Run:
             result = lane.arrive(request, row.prompts[place], floor)
             results.append(result)
             split = result.classification
+            prompt_tokens = row.prompt_tokens or 0
             if split is None:
-                billed.append(billed_split(row.prompt_tokens, 0, 0, 0, 0, rule))
+                billed.append(billed_split(prompt_tokens, 0, 0, 0, 0, rule))
             else:
-                billed.append(billed_split(row.prompt_tokens, split.read, *split.creation, rule))
+                billed.append(billed_split(prompt_tokens, split.read, *split.creation, rule))
         for variant in variants:
             numbers = priced[self.plan.tariffs.index(variant.tariff)]
             self.writer.classified(variant.number, rows[0].request.seq, results, billed, numbers)
+        return results
 
     # -- the index between runs
 
@@ -242,6 +248,13 @@ class Run:
                 f"{self.plan.strategy}; continue with the options that run had"
             )
         return int(row[0])
+
+
+def _price(prices: Prices, row: TraceRow) -> int | None:
+    """The price number of a request; None also where its prompt tokens are unknown: unknown is not free."""
+    if row.prompt_tokens is None:
+        return None
+    return prices.number(row.request.model, row.purpose, row.completion_window, row.priced_at_us)
 
 
 def check_plan(plan: RunPlan) -> None:

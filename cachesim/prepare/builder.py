@@ -48,7 +48,7 @@ class TraceBuilder:
         self.tokenizers = tokenizers
         self.reader = BodyReader(rules, self.nodes, self.facts)
         self.records = 0
-        self.any_usage = False
+        self.assumed_5m = 0
         self._names = names
         self._sink = sink
         self._requests: list[tuple[Any, ...]] = []
@@ -69,8 +69,8 @@ class TraceBuilder:
         usage = record.usage
         if usage is None:
             usage = _NO_USAGE
-        else:
-            self.any_usage = True
+        elif usage.write_5m_assumed:
+            self.assumed_5m += 1
         self._requests.append(
             (
                 row_no,

@@ -221,6 +221,8 @@ class BodyParts:
 
 
 def _request_error(value: dict[str, Json]) -> str | None:
+    if not isinstance(value.get("messages", []), list):
+        return "messages: not an array"
     try:
         ingress.check_request(value)
     except ingress.IngressError as error:

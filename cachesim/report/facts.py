@@ -37,12 +37,12 @@ def coverage(con: duckdb.DuckDBPyConnection, run_no: int, variant_no: int) -> Co
     found = Coverage()
     for outcome, reason, requests, tokens, failed in con.fetchall():
         found.requests += requests
-        found.prompt_tokens += int(tokens)
+        found.prompt_tokens += int(tokens or 0)
         found.failed += failed
         found.outcomes[outcome] += requests
         if outcome != "inactive":
             found.classified += requests
-            found.classified_tokens += int(tokens)
+            found.classified_tokens += int(tokens or 0)
         if reason is not None:
             found.reasons.setdefault(outcome, Counter())[reason] += requests
     return found

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from cachesim import __version__
+from cachesim.core.gates import REJECTED, ZERO
 from cachesim.core.ledger import TariffSet
 from cachesim.core.pricing import BilledSplit, unit_prices
 from cachesim.replay import Classified
@@ -135,14 +136,24 @@ class RunWriter:
         }
         insert_frame(self._con, "classified", columns)
 
-    def bound(self, variant_no: int, first_seq: int, read: Sequence[int], uncached: Sequence[int]) -> None:
-        """Store a batch under a bound: tokens only, nothing is created or priced."""
+    def bound(
+        self,
+        variant_no: int,
+        first_seq: int,
+        read: Sequence[int],
+        uncached: Sequence[int],
+        beside: Sequence[Classified],
+    ) -> None:
+        """Store a batch under a bound: tokens only, nothing created or priced; what `beside` rejects does not count."""
         zeros, count = [0] * len(read), len(read)
         columns: dict[str, Sequence[Any]] = {
             "run_no": [self.run_no] * count,
             "variant_no": [variant_no] * count,
             "seq": range(first_seq, first_seq + count),
-            "outcome": ["read" if tokens else "zero" for tokens in read],
+            "outcome": [
+                REJECTED if policy.outcome == REJECTED else "read" if tokens else ZERO
+                for tokens, policy in zip(read, beside, strict=True)
+            ],
             "reason": [None] * count,
             "tiers": ["none"] * count,
             "read_tokens": read,

@@ -44,9 +44,9 @@ CREATE TABLE requests (
   status INTEGER NOT NULL,
   succeeded BOOLEAN NOT NULL,                         -- successful: billed, in rates, and its writes are committed
   purpose VARCHAR, completion_window VARCHAR, batch_created_us BIGINT,
-  prompt_tokens BIGINT NOT NULL,                      -- billing: as reported, else the local count of the whole prompt
+  prompt_tokens BIGINT,                               -- billing: as reported, else local_tokens; null: unknown, unpriced
   prompt_estimated BOOLEAN NOT NULL,                  -- true: prompt_tokens is the local count
-  local_tokens BIGINT,                                -- local count of the whole prompt (null: body not parseable)
+  local_tokens BIGINT,                                -- local count of the whole prompt; null: not read or not counted
   completion_tokens BIGINT NOT NULL,                  -- as reported, else 0
   recorded_read_tokens BIGINT, recorded_creation_5m_tokens BIGINT, recorded_creation_1h_tokens BIGINT,
   recorded_creation_24h_tokens BIGINT, recorded_cost DECIMAL(38,20),
@@ -142,7 +142,8 @@ SELECT runs.digest AS run, c.run_no, c.variant_no, v.policy, v.tariff, v.kind, v
   r.succeeded AND c.outcome <> 'rejected' AS billed,
   r.prompt_tokens, r.prompt_estimated, r.local_tokens, r.completion_tokens,
   c.read_tokens, c.creation_5m_tokens, c.creation_1h_tokens, c.creation_24h_tokens,
-  greatest(r.prompt_tokens - c.read_tokens - c.creation_5m_tokens - c.creation_1h_tokens - c.creation_24h_tokens, 0)
+  CASE WHEN r.prompt_tokens IS NOT NULL THEN greatest(
+    r.prompt_tokens - c.read_tokens - c.creation_5m_tokens - c.creation_1h_tokens - c.creation_24h_tokens, 0) END
     AS uncached_tokens,
   c.billed_read_tokens, c.billed_creation_5m_tokens, c.billed_creation_1h_tokens, c.billed_creation_24h_tokens,
   c.uncached_tokens AS billed_uncached_tokens, c.bill_state, c.committed,

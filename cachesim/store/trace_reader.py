@@ -25,7 +25,7 @@ class TraceRow(NamedTuple):
 
     request: PreparedRequest
     prompts: tuple[Prompt, ...]
-    prompt_tokens: int
+    prompt_tokens: int | None
     purpose: str | None
     completion_window: str | None
     priced_at_us: int

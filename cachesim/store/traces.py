@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cachesim.core.markers import MarkerFact
 from cachesim.core.model import BadLine
-from cachesim.core.policy import BodyRules
+from cachesim.core.policy import DEFAULT_PRESET, PRESETS, BodyRules
 from cachesim.prepare.builder import TraceBuilder
 from cachesim.prepare.tokenizers import UsedTokenizer
 from cachesim.store.db import insert_frame
@@ -34,19 +34,21 @@ CREATE OR REPLACE TEMP TABLE staged_prompts (
 """
 
 # Byte-identical records count once, at their first place. The order is the replay's: arrival, file, line.
+# A record's own time tells two records apart that only look alike; a made-up one differs between copies.
 _ORDER: Final = """
 CREATE OR REPLACE TEMP TABLE staged_order AS
 SELECT row_no, row_number() OVER (ORDER BY at_us, file_no, line) - 1 AS seq FROM (
-  SELECT row_no, at_us, file_no, line, row_number() OVER (PARTITION BY fingerprint, at_us ORDER BY file_no, line) AS copy
+  SELECT row_no, at_us, file_no, line, row_number() OVER (PARTITION BY fingerprint, CASE WHEN $own_times THEN at_us END ORDER BY file_no, line) AS copy
   FROM staged_requests) WHERE copy = 1
 """
 
+# The whole prompt is what the newest version sees of it, whatever policies are asked for.
 _LOCAL: Final = """
 CREATE OR REPLACE TEMP TABLE staged_local AS
-SELECT r.row_no, max(coalesce(t.cumulative_tokens, 0)) AS tokens
+SELECT r.row_no, coalesce(t.cumulative_tokens, 0) AS tokens
 FROM staged_requests r JOIN staged_prompts p USING (row_no)
 LEFT JOIN node_tokens t ON t.trace_no = $trace AND t.tokenizer_no = r.tokenizer_no AND t.node = p.end_node
-WHERE r.body_state = 'ok' AND r.tokenizer_no IS NOT NULL GROUP BY r.row_no
+WHERE r.body_state = 'ok' AND r.tokenizer_no IS NOT NULL AND p.rules_no = $rules AND p.ingress_error IS NULL
 """
 
 _REQUESTS: Final = """
@@ -55,7 +57,7 @@ SELECT $trace AS trace_no, o.seq, r.file_no, r.line, r.byte_offset, r.log_format
   r.model, r.session, r.tags, r.status,
   coalesce(r.success, r.status BETWEEN 200 AND 299 AND (r.has_usage OR NOT $any_usage)) AS succeeded,
   r.purpose, r.completion_window, r.batch_created_us,
-  coalesce(r.reported_prompt_tokens, l.tokens, 0) AS prompt_tokens, r.reported_prompt_tokens IS NULL AS prompt_estimated,
+  coalesce(r.reported_prompt_tokens, l.tokens) AS prompt_tokens, r.reported_prompt_tokens IS NULL AS prompt_estimated,
   l.tokens AS local_tokens, r.completion_tokens, r.recorded_read_tokens, r.recorded_creation_5m_tokens,
   r.recorded_creation_1h_tokens, r.recorded_creation_24h_tokens, r.recorded_cost, r.body_state, r.query_marker, r.tokenizer_no
 FROM staged_requests r JOIN staged_order o USING (row_no) LEFT JOIN staged_local l USING (row_no) ORDER BY o.seq
@@ -142,9 +144,10 @@ class TraceWriter:
         self._store_nodes(builder, cumulative)
         self._store_counts(builder)
         parameters = {"trace": self.trace_no}
-        con.execute(_ORDER)
-        con.execute(_LOCAL, parameters)
-        con.execute(_REQUESTS, {**parameters, "any_usage": builder.any_usage})
+        whole = builder.reader.rules.index(PRESETS[DEFAULT_PRESET].body_rules)
+        con.execute(_ORDER, {"own_times": facts["synthetic_times"] == 0})
+        con.execute(_LOCAL, {**parameters, "rules": whole})
+        con.execute(_REQUESTS, {**parameters, "any_usage": facts["usage_reported"]})
         con.execute(_PROMPTS, parameters)
         facts = {**facts, **self._order_facts(builder)}
         self._store_head(digest, builder, inputs, tokenizers, facts)

@@ -81,10 +81,12 @@ class FileFacts:
 class ReadFacts:
     """Facts per file, in the order of the sources, complete when reading has ended.
 
-    default_principal: the name that was used; unmatched_answers: answers that no record asked for.
+    usage_reported: any record of the log carries usage, be it outside since/until; default_principal: the name that
+    was used; unmatched_answers: answers that no record asked for.
     """
 
     files: list[FileFacts] = field(default_factory=list)
+    usage_reported: bool = False
     default_principal: str | None = None
     unmatched_answers: int = 0
 
@@ -173,6 +175,7 @@ class _Reading:
                     yield _counted(_bad_line(item, file.source.file_no, error), facts)
                 continue
             self.answers[answer.id] = answer
+            self.facts.usage_reported |= answer.usage is not None
             facts.answers += 1
 
     def _records(self, file: LogFile, facts: FileFacts) -> Iterator[LogRecord | BadLine]:
@@ -236,6 +239,8 @@ class _Reading:
             record.at_us = options.start_us + self.synthetic * options.interval_us
             self.synthetic += 1
             facts.synthetic_times += 1
+        if record.usage is not None:
+            self.facts.usage_reported = True
         at_us = record.at_us
         if (options.since_us is not None and at_us < options.since_us) or (
             options.until_us is not None and at_us >= options.until_us

@@ -75,3 +75,68 @@ def test_a_window_without_records_is_named_as_the_reason(cli: Cli, options: Opti
     result = cli(*options, "--since", "2027-01-01")
     assert result.code == 65
     assert "all 2 records arrived outside --since and --until" in result.err
+
+
+def test_unknown_prompt_tokens_are_no_zeros(cli: Cli, options: Options, tmp_path: Path) -> None:
+    """No usage, and an API that is not read: the request is counted, but in no token sum, and it has no price."""
+    unknown = {**request(1, uri="/v1/responses", success=True), "usage": None}
+    (tmp_path / "log.jsonl").write_bytes(lines([request(0), unknown]))
+    row, *_ = cli(*options).rows()
+    assert (row["requests"], row["prompt_tokens"], row["prompt_unknown_requests"]) == (2, 20, 1)
+    assert (row["unpriced"], row["charged"]) == (2, None)  # the model of these tests has no price at all
+    _, second = cli("report", "--by", "request", "--format", "json").rows()
+    assert (second["prompt_tokens"], second["list"], second["charged"]) == (None, None, None)
+
+
+def test_the_local_count_of_a_prompt_does_not_depend_on_the_policies_asked(
+    cli: Cli, options: Options, tmp_path: Path
+) -> None:
+    """Without usage the whole prompt is counted, its tools too, as the newest version sees it: 1 + 8 tokens."""
+    value = {**request(0)["body"], "tools": [{"name": "tool"}]}
+    (tmp_path / "log.jsonl").write_bytes(lines([request(0, body=value, usage=None)]))
+    for policies in (["dwctl-10.13"], ["dwctl-8.63"], ["dwctl-8.63", "dwctl-10.13"]):
+        rows = cli(*options, *(part for name in policies for part in ("--policy", name))).rows()
+        assert {row["prompt_tokens"] for row in rows} == {9}
+
+
+def test_bounds_count_the_requests_their_policy_serves(cli: Cli, options: Options, tmp_path: Path) -> None:
+    """The third request is rejected: 8 of the other two's 40 tokens can be read, by the policy and at best."""
+    bad = request(2, body=body(("user", text(words("u", 8), "9h"))), usage=usage(1000, 1))
+    (tmp_path / "log.jsonl").write_bytes(lines([request(0), request(1), bad]))
+    rows = {row["policy"].partition(" ")[0]: row for row in cli(*options).rows()}
+    assert {name: (row["requests"], row["requests_rejected"]) for name, row in rows.items()} == {
+        "dwctl-10.13": (2, 1),
+        "off": (2, 1),
+        "ideal": (2, 1),
+    }
+    assert rows["dwctl-10.13"]["token_hit_rate"] == rows["ideal"]["token_hit_rate"] == 8 / 40
+    assert rows["ideal"]["cacheable_hit_rate"] is None
+
+
+def test_messages_that_are_no_array_are_refused_by_the_ingress(cli: Cli, options: Options, tmp_path: Path) -> None:
+    value = {"model": "m", "max_tokens": 5, "messages": "hi"}
+    (tmp_path / "log.jsonl").write_bytes(lines([request(0, uri="/v1/messages", body=value)]))
+    row, *_ = cli(*options).rows()
+    assert (row["requests"], row["requests_rejected"]) == (0, 1)
+
+
+def test_identical_records_without_times_count_once(cli: Cli, options: Options, tmp_path: Path) -> None:
+    one = {"custom_id": "a", "method": "POST", "url": "/v1/chat/completions", "body": request(0)["body"]}
+    (tmp_path / "log.jsonl").write_bytes(lines([one, one]))
+    result = cli(*options, "--start", "2026-03-01T00:00:00Z", "--interval", "1s")
+    assert result.json()["problems"]["duplicates"] == 1
+    assert result.rows()[0]["requests"] == 1
+
+
+def test_usage_before_the_window_still_decides_what_a_success_is(cli: Cli, options: Options, tmp_path: Path) -> None:
+    """The log carries usage, so a request without it has failed, also where --since leaves out the one that has it."""
+    (tmp_path / "log.jsonl").write_bytes(lines([request(0), request(10, usage=None)]))
+    row, *_ = cli(*options, "--since", "2026-03-01T00:00:05Z").rows()
+    assert (row["requests"], row["requests_failed"]) == (0, 1)
+
+
+def test_a_recorded_creation_without_a_lifetime_is_an_assumption(cli: Cli, options: Options, tmp_path: Path) -> None:
+    recorded = {"input_tokens": 5, "cache_creation_input_tokens": 3}
+    (tmp_path / "log.jsonl").write_bytes(lines([request(0, usage=recorded)]))
+    codes = [assumption["code"] for assumption in cli(*options).json()["assumptions"]]
+    assert "recorded_writes_assumed_5m" in codes
