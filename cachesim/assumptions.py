@@ -89,28 +89,29 @@ def _tokenizers(trace: PreparedTrace) -> Iterator[tuple[str, str]]:
 
 
 def _clock(trace: PreparedTrace, options: ReadOptions) -> Iterator[tuple[str, str]]:
-    facts, count = trace.facts, trace.request_count
+    facts = trace.facts
     if facts["synthetic_times"] and options.start_us is not None:
         yield (
             "synthetic_times",
-            f"arrivals of {facts['synthetic_times']:,} requests: made up, from {format_us(options.start_us)} on, "
+            f"arrivals of {facts['synthetic_times']:,} records: made up, from {format_us(options.start_us)} on, "
             f"{(options.interval_us or 0) / 1_000_000:g} s apart, in file order",
         )
     if facts["without_duration"]:
-        which = "all" if facts["without_duration"] >= count else f"{facts['without_duration']:,} of {count:,}"
-        yield "instant_completion", f"response times: unknown for {which} requests, which complete as they arrive"
+        records = sum(file["records"] for file in facts["files"])
+        which = "all" if facts["without_duration"] == records else f"{facts['without_duration']:,} of {records:,}"
+        yield "instant_completion", f"response times: unknown for {which} records, which complete as they arrive"
 
 
 def _principals(trace: PreparedTrace) -> Iterator[tuple[str, str]]:
     facts = trace.facts
     if facts["default_principal"]:
         name = facts["principal"]
-        yield "default_principal", f'principal of {facts["default_principal"]:,} requests without one: "{name}"'
+        yield "default_principal", f'principal of {facts["default_principal"]:,} records without one: "{name}"'
 
 
 def _recorded(trace: PreparedTrace) -> Iterator[tuple[str, str]]:
     if count := trace.facts["recorded_writes_assumed_5m"]:
-        yield "recorded_writes_assumed_5m", f"recorded creation of {count:,} requests: without a lifetime, taken as 5m"
+        yield "recorded_writes_assumed_5m", f"recorded creation of {count:,} records: without a lifetime, taken as 5m"
 
 
 def _tariffs(plan: RunPlan, prices: Sequence[Prices]) -> Iterator[tuple[str, str]]:

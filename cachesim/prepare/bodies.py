@@ -30,13 +30,18 @@ _Reading: TypeAlias = "list[tuple[str, list[ReadBlock]]] | str"
 
 
 class Shape(NamedTuple):
-    """How messages are read besides the rules: with which tokenizer, as which API, and whether upstream prints the
-    body and parses it once more (`twice`) to put the query parameter's marker in."""
+    """How messages are read besides the rules: with which tokenizer, as which API, and under which rule sets (`asks`)
+    the query parameter puts its marker into the body.
+
+    reprints[i]: how often upstream prints the body and parses it again under rule set i, once for the translation of
+    the Messages API and once for the query parameter; each time numbers pass its approximate parser.
+    """
 
     number: int
     slots: Slots
     messages_api: bool
-    twice: bool
+    asks: tuple[bool, ...]
+    reprints: tuple[int, ...]
 
 
 class ReadBody(NamedTuple):
@@ -55,19 +60,22 @@ class BodyReader:
         self.facts = facts
         self.parts = BodyParts()
         self._contexts: dict[tuple[int, int], int] = {}
-        self._shapes: dict[tuple[int, bool, bool], Shape] = {}
+        self._shapes: dict[tuple[int, bool, tuple[bool, ...]], Shape] = {}
         self._roots: list[tuple[Chain, ...]] = []
+        self._nobody_asks = (False,) * len(self.rules)
 
     def read(self, parts: TakenApart, slots: Slots, slots_no: int, *, messages_api: bool, query: bool) -> ReadBody:
         """The chains of a body. messages_api: it came in on `…/messages`; query: its URI asks for a marker."""
         rest = parts.rest
-        key = (slots_no, messages_api, query and rest.automatic is None)
+        asks = tuple(_asks(rest, rules, messages_api) for rules in self.rules) if query else self._nobody_asks
+        key = (slots_no, messages_api, asks)
         shape = self._shapes.get(key)
         if shape is None:
-            shape = self._shapes[key] = Shape(len(self._shapes), slots, messages_api, key[2])
+            reprints = tuple(messages_api + asked for asked in asks)
+            shape = self._shapes[key] = Shape(len(self._shapes), slots, messages_api, asks, reprints)
         chains = self._chains(parts, self._context(rest, shape), shape)
         self.parts.memo.trim()
-        return ReadBody(chains, tuple(self._automatic(rest, rules, shape) for rules in self.rules))
+        return ReadBody(chains, tuple(self._automatic(rest, place, shape) for place in range(len(self.rules))))
 
     def _context(self, rest: Rest, shape: Shape) -> int:
         """The number of all that decides what a history means besides the messages; its roots are in `_roots`."""
@@ -75,21 +83,21 @@ class BodyReader:
         context = self._contexts.get(key)
         if context is None:
             context = self._contexts[key] = len(self._roots)
-            self._roots.append(tuple(self._root(rest, rules, shape) for rules in self.rules))
+            self._roots.append(tuple(self._root(rest, place, shape) for place in range(len(self.rules))))
         return context
 
-    def _root(self, rest: Rest, rules: BodyRules, shape: Shape) -> Chain:
+    def _root(self, rest: Rest, place: int, shape: Shape) -> Chain:
         """The prompt before its first message: the tools, and in the Messages API the system prompt."""
         if shape.messages_api and rest.error is not None:
             return EMPTY._replace(error=rest.error)
-        again = shape.messages_api or (shape.twice and rules.query_marker)
+        rules, times = self.rules[place], shape.reprints[place]
         blocks: list[Block] = []
         for tool in rest.tools:
             value = ingress.translate_tool(tool, rules) if shape.messages_api else tool
-            blocks += tool_blocks(renumber(value) if again else value, rules)
+            blocks += tool_blocks(_reprinted(value, times), rules)
         if shape.messages_api:
             for message in ingress.translate_system(rest.system, rules):
-                blocks += message_blocks(renumber(message), rules)
+                blocks += message_blocks(_reprinted(message, times), rules)
         read = [read_block(block, shape.slots, self.facts) for block in blocks]
         return extend(EMPTY, read, self.nodes, shape.slots)
 
@@ -137,22 +145,23 @@ class BodyReader:
         if simple is not None:
             alike: _Reading = [(simple.role, [read_block(simple, shape.slots, self.facts)])]
             return (alike,) * len(self.rules)
-        same = not shape.messages_api and (plain or not shape.twice) and not _rules_matter(value)
+        same = not shape.messages_api and (plain or not any(shape.asks)) and not _rules_matter(value)
         readings: list[_Reading] = []
-        for rules in self.rules:
-            reading = readings[0] if same and readings else self._reading(value, plain, rules, shape)
+        for place in range(len(self.rules)):
+            reading = readings[0] if same and readings else self._reading(value, plain, place, shape)
             readings.append(next((r for r in readings if r == reading), reading))
         return tuple(readings)
 
-    def _reading(self, value: Json, plain: bool, rules: BodyRules, shape: Shape) -> _Reading:
+    def _reading(self, value: Json, plain: bool, place: int, shape: Shape) -> _Reading:
+        rules = self.rules[place]
         messages = [value]
         if shape.messages_api:
             try:
                 messages = ingress.translate_message(value, rules)
             except ingress.IngressError as error:
                 return str(error)
-        if not plain and (shape.messages_api or (shape.twice and rules.query_marker)):
-            messages = [renumber(message) for message in messages]
+        if not plain:
+            messages = [_reprinted(message, shape.reprints[place]) for message in messages]
         return [
             (_role(message), [read_block(b, shape.slots, self.facts) for b in message_blocks(message, rules)])
             for message in messages
@@ -185,12 +194,27 @@ class BodyReader:
                     blocks = []
         return extend(chain, blocks, self.nodes, slots)
 
-    def _automatic(self, rest: Rest, rules: BodyRules, shape: Shape) -> int:
-        if shape.twice and rules.query_marker:
+    def _automatic(self, rest: Rest, place: int, shape: Shape) -> int:
+        if shape.asks[place]:
             return self.facts.number(QUERY_FACT)
-        if rest.automatic is None or (shape.messages_api and not rules.ingress_top_level_marker):
-            return -1
-        return self.facts.number(rest.automatic)
+        own = _own_marker(rest, self.rules[place], shape.messages_api)
+        return -1 if own is None else self.facts.number(own)
+
+
+def _own_marker(rest: Rest, rules: BodyRules, messages_api: bool) -> MarkerFact | None:
+    """The body's own top-level marker, as far as the translation passes it on."""
+    return rest.automatic if rules.ingress_top_level_marker or not messages_api else None
+
+
+def _asks(rest: Rest, rules: BodyRules, messages_api: bool) -> bool:
+    """Whether the query parameter's marker goes into the body: only where the body brings none of its own."""
+    return rules.query_marker and _own_marker(rest, rules, messages_api) is None
+
+
+def _reprinted(value: Json, times: int) -> Json:
+    for _ in range(times):
+        value = renumber(value)
+    return value
 
 
 def _simple_message(value: Json) -> Block | None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cachesim.core.canonical import JsonError, loads
+from cachesim.core.canonical import JsonError, loads, renumber
 from cachesim.core.ingress import IngressError, translate_request
 from cachesim.core.markers import MarkerFact
 from cachesim.core.policy import PRESETS
@@ -237,6 +238,30 @@ def test_the_query_parameter_marks_the_last_block_unless_the_body_speaks() -> No
     assert described[1][0] == parse_value(loads(body), RULES[1], reserialised=True).hashes
     own = b'{"messages":[{"role":"user","content":"a"}],"cache_control":{"type":"ephemeral"}}'
     assert reading.described(reading.read(own, query=True))[1][4] == MarkerFact("object", "ephemeral", "<missing>")
+
+
+def test_the_query_parameter_after_the_translation_prints_once_more() -> None:
+    """A rule set that drops the body's own top-level marker leaves the place to the query parameter's."""
+    drops = replace(RULES[1], ingress_top_level_marker=False)
+    reading = Reading()
+    reading.reader.rules = (RULES[1], drops)
+    value = {
+        "model": "c",
+        "max_tokens": 1,
+        "cache_control": {"type": "ephemeral"},
+        "messages": [{"role": "user", "content": [{"type": "text", "text": "a"}]}],
+        "tools": [{"name": "f", "input_schema": {"n": 9007199254740993.0}}],
+    }
+    raw = json.dumps(value).replace("9007199254740992.0", "9007199254740993.0").encode()
+    described = reading.described(reading.read(raw, messages_api=True, query=True))
+    assert [own[4] for own in described] == [
+        MarkerFact("object", "ephemeral", "<missing>"),
+        MarkerFact("object", "ephemeral", "1h"),
+    ]
+    translated = translate_request(loads(raw), RULES[1])
+    once = parse_value(translated, RULES[1], reserialised=True)
+    twice = parse_value(renumber(translated), RULES[1], reserialised=True)
+    assert [own[0] for own in described] == [once.hashes, twice.hashes]
 
 
 ANTHROPIC_PARTS = st.builds(
