@@ -22,9 +22,6 @@ from cachesim.prepare.parts import MESSAGE_ROOM, BodyParts, Rest, TakenApart
 QUERY_FACT: Final = MarkerFact("object", "ephemeral", "1h")
 """The top-level marker that `?cacheBreakpoint=lastUserMessage` stands for."""
 
-_EXTENDABLE_ENDS: Final = 1
-"""Chains are kept after the last message and this many before it."""
-
 _Reading: TypeAlias = "list[tuple[str, list[ReadBlock]]] | str"
 """The chat messages that one element of `messages` stands for, as (role, blocks); or why ingress refuses it."""
 
@@ -118,11 +115,12 @@ class BodyReader:
             message = message.parent
         missing.reverse()
         # Chains hold hash states, so they are kept only where a history is likely to go on: at its end (the last
-        # message often comes again without its marker), and where this history left a known one.
-        branch = len(missing) - parts.fresh
-        keep = sorted({k for k in (branch, *range(len(missing) - _EXTENDABLE_ENDS, len(missing) + 1)) if k > 0})
+        # marked message comes again without its marker), and where this history left a known one.
+        ends = {len(missing) - parts.fresh, len(missing)}
+        if missing and b"cache_control" in missing[-1].piece.raw:
+            ends.add(len(missing) - 1)
         start = 0
-        for end in keep:
+        for end in sorted(end for end in ends if end > 0):
             run = [self._piece_readings(message.piece, shape) for message in missing[start:end]]
             chains = self._grow(chains, run, shape)
             missing[end - 1].remember(context, chains)
