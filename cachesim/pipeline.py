@@ -71,7 +71,7 @@ def prepare(con: duckdb.DuckDBPyConnection, job: Preparation, progress: Progress
         return trace
     tokenizers = Tokenizers(lambda alias: _tokenizer_of(job.config, alias), lambda v: known_counts(con, v))
     try:
-        with transaction(con), _no_collection():
+        with transaction(con), no_collection():
             return _read(con, job, tokenizers, progress)
     except _PreparedBefore as known:
         return load_trace(con, known.trace_no)
@@ -87,7 +87,7 @@ class _PreparedBefore(Exception):
 
 
 @contextmanager
-def _no_collection() -> Iterator[None]:
+def no_collection() -> Iterator[None]:
     """Without the cyclic collector: millions of long-lived tuples make it a fifth of the time, and it finds nothing."""
     enabled = gc.isenabled()
     gc.disable()

@@ -208,7 +208,7 @@ def _run(
 ) -> int:
     from cachesim.assumptions import assumptions, problems
     from cachesim.cli.progress import progress
-    from cachesim.pipeline import body_rule_sets
+    from cachesim.pipeline import body_rule_sets, no_collection
     from cachesim.report.runs import find_run, show_run
     from cachesim.run import Run
     from cachesim.store.db import transaction
@@ -221,7 +221,7 @@ def _run(
     options = arguments.read_options(con, config)
     trace = arguments.prepare(con, config, options, body_rule_sets(plan.policies), arguments.sources())
     warnings = [*config.warnings, *(w for t in plan.tariffs if t is not config.tariff for w in t.warnings)]
-    with transaction(con), progress(trace.request_count, "replaying", arguments.quiet) as advance:
+    with no_collection(), transaction(con), progress(trace.request_count, "replaying", arguments.quiet) as advance:
         return Run(con, trace, plan, earlier).execute(
             {"plan": plan.describe(), "files": [utf8_name(file) for file in arguments.files]},
             lambda prices: assumptions(trace, plan, options, prices, warnings, earlier[1] if earlier else None),
