@@ -23,7 +23,7 @@ def no_debris(folder: Path) -> None:
     assert not [p.name for p in folder.rglob("*") if p.name.endswith((".part", ".wal", ".tmp"))]
 
 
-def one_line(result: Result, code: int, *parts: str) -> None:
+def assert_one_line(result: Result, code: int, *parts: str) -> None:
     assert result.code == code, result.err
     assert result.out == ""
     assert result.err.startswith("cachesim: ")
@@ -55,7 +55,7 @@ NOTHING: dict[str, tuple[bytes, str]] = {
 def test_nothing_usable_ends_with_65(cli: Cli, tmp_path: Path, name: str) -> None:
     content, words_ = NOTHING[name]
     (tmp_path / f"{name}.log").write_bytes(content)
-    one_line(cli("replay", f"{name}.log"), 65, f"{name}.log", words_)
+    assert_one_line(cli("replay", f"{name}.log"), 65, f"{name}.log", words_)
     assert cli("check", f"{name}.log").code == 65
     assert cli("runs").code in (0, 2)  # the database opens, and holds no run
     no_debris(tmp_path)
@@ -141,7 +141,7 @@ def test_one_bad_record_costs_only_itself(cli: Cli, tmp_path: Path, tokenizer: P
     assert checked.code == 0
     assert "mixed.jsonl:2: not_json" in checked.out
     strict = cli("replay", "mixed.jsonl", "--strict", "--db", "strict.duckdb")
-    one_line(strict, 65, "mixed.jsonl", f"{len(BAD)} bad lines", "--strict")
+    assert_one_line(strict, 65, "mixed.jsonl", f"{len(BAD)} bad lines", "--strict")
     assert cli("check", "mixed.jsonl", "--strict").code == 65
     no_debris(tmp_path)
 
@@ -251,11 +251,11 @@ def test_a_line_of_many_megabytes_is_fine(cli: Cli, tmp_path: Path, tokenizer: P
 def test_files_that_cannot_be_logs_end_with_2(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "logs").mkdir()
     (tmp_path / "other.json").write_text('{"hello": 1}\n{"hello": 2}\n')
-    one_line(cli("replay", "logs"), 2, "logs: is a directory", "*.jsonl")
-    one_line(cli("replay", "missing.jsonl"), 2, "missing.jsonl: no such file")
-    one_line(cli("replay", "logs/*.jsonl"), 2, "no file matches")
-    one_line(cli("replay", "other.json"), 2, "other.json", "no known format", "--log-format")
-    one_line(cli("replay", "nul\0name"), 2, "cannot be")
+    assert_one_line(cli("replay", "logs"), 2, "logs: is a directory", "*.jsonl")
+    assert_one_line(cli("replay", "missing.jsonl"), 2, "missing.jsonl: no such file")
+    assert_one_line(cli("replay", "logs/*.jsonl"), 2, "no file matches")
+    assert_one_line(cli("replay", "other.json"), 2, "other.json", "no known format", "--log-format")
+    assert_one_line(cli("replay", "nul\0name"), 2, "cannot be")
     assert cli("replay").code == 2
     no_debris(tmp_path)
 
@@ -268,11 +268,11 @@ def test_databases_that_are_none_end_with_2_and_are_left_alone(cli: Cli, tmp_pat
         con.execute("CREATE TABLE mine (a INTEGER)")
     before = {p.name: p.read_bytes() for p in tmp_path.glob("*.duckdb")}
     for command in (("replay", "good.jsonl"), ("report",), ("runs",), ("runs", "delete", "1", "--yes")):
-        one_line(cli(*command, "--db", "text.duckdb"), 2, "text.duckdb", "not a DuckDB file")
-        one_line(cli(*command, "--db", "foreign.duckdb"), 2, "foreign.duckdb", "not one of cachesim")
-        one_line(cli(*command, "--db", "folder"), 2, "folder", "directory")
-    one_line(cli("replay", "good.jsonl", "--db", "no/such/x.duckdb"), 2, "no/such", "does not exist")
-    one_line(cli("report", "--db", "none.duckdb"), 2, "none.duckdb", "cachesim replay")
+        assert_one_line(cli(*command, "--db", "text.duckdb"), 2, "text.duckdb", "not a DuckDB file")
+        assert_one_line(cli(*command, "--db", "foreign.duckdb"), 2, "foreign.duckdb", "not one of cachesim")
+        assert_one_line(cli(*command, "--db", "folder"), 2, "folder", "directory")
+    assert_one_line(cli("replay", "good.jsonl", "--db", "no/such/x.duckdb"), 2, "no/such", "does not exist")
+    assert_one_line(cli("report", "--db", "none.duckdb"), 2, "none.duckdb", "cachesim replay")
     assert not (tmp_path / "none.duckdb").exists()
     assert {p.name: p.read_bytes() for p in tmp_path.glob("*.duckdb")} == before
 
@@ -283,7 +283,7 @@ def test_a_database_of_a_newer_cachesim_is_refused(cli: Cli, tmp_path: Path) -> 
     with duckdb.connect(str(tmp_path / "cachesim.duckdb")) as con:
         con.execute("UPDATE meta SET value = '999' WHERE key = 'schema_version'")
     for command in (("replay", "good.jsonl"), ("report",), ("runs",)):
-        one_line(cli(*command), 78, "schema version 999", "upgrade cachesim")
+        assert_one_line(cli(*command), 78, "schema version 999", "upgrade cachesim")
 
 
 def test_a_locked_database_ends_with_75(cli: Cli, tmp_path: Path) -> None:
@@ -295,7 +295,7 @@ def test_a_locked_database_ends_with_75(cli: Cli, tmp_path: Path) -> None:
         assert holder.stdout
         holder.stdout.readline()
         for args in (("replay", "good.jsonl"), ("report",), ("runs",), ("runs", "delete", "1", "--yes")):
-            one_line(cli(*args), 75, "cachesim.duckdb: locked by process", str(holder.pid))
+            assert_one_line(cli(*args), 75, "cachesim.duckdb: locked by process", str(holder.pid))
         assert cli("replay", "good.jsonl", "--dry-run").code == 0
         holder.communicate("\n")
     assert cli("report").code == 0
@@ -324,7 +324,7 @@ def test_bad_configuration_ends_with_78_and_names_file_and_line(cli: Cli, tmp_pa
     (tmp_path / "good.jsonl").write_bytes(FIRST)
     (tmp_path / "cachesim.toml").write_text(content)
     result = cli("replay", "good.jsonl")
-    one_line(result, 78, f"cachesim.toml:{line}:", hint)
+    assert_one_line(result, 78, f"cachesim.toml:{line}:", hint)
     assert "sk-live" not in result.err
     no_debris(tmp_path)
 
@@ -332,11 +332,11 @@ def test_bad_configuration_ends_with_78_and_names_file_and_line(cli: Cli, tmp_pa
 def test_overlapping_tariffs_and_missing_files(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "good.jsonl").write_bytes(FIRST)
     (tmp_path / "twice.toml").write_text(TARIFF + TARIFF)
-    one_line(cli("replay", "good.jsonl", "--tariff", "twice.toml"), 78, "twice.toml:", "twice.toml:")
-    one_line(cli("replay", "good.jsonl", "--tariff", "none.toml"), 2, "none.toml")
-    one_line(cli("replay", "good.jsonl", "--config", "none.toml"), 2, "none.toml")
+    assert_one_line(cli("replay", "good.jsonl", "--tariff", "twice.toml"), 78, "twice.toml:", "twice.toml:")
+    assert_one_line(cli("replay", "good.jsonl", "--tariff", "none.toml"), 2, "none.toml")
+    assert_one_line(cli("replay", "good.jsonl", "--config", "none.toml"), 2, "none.toml")
     (tmp_path / "empty.toml").write_text("")
-    one_line(cli("replay", "good.jsonl", "--tariff", "empty.toml"), 78, "empty.toml", "[[cache_tariff]]")
+    assert_one_line(cli("replay", "good.jsonl", "--tariff", "empty.toml"), 78, "empty.toml", "[[cache_tariff]]")
     (tmp_path / "bytes.toml").write_bytes(b"\xff\xfe\x00")
     assert cli("replay", "good.jsonl", "--config", "bytes.toml").code in (2, 78)
 
@@ -371,7 +371,7 @@ def test_overlapping_tariffs_and_missing_files(cli: Cli, tmp_path: Path) -> None
 )
 def test_mistakes_on_the_command_line_end_with_2(cli: Cli, tmp_path: Path, args: list[str], hint: str) -> None:
     (tmp_path / "good.jsonl").write_bytes(FIRST)
-    one_line(cli("replay", "good.jsonl", *args), 2, hint)
+    assert_one_line(cli("replay", "good.jsonl", *args), 2, hint)
     no_debris(tmp_path)
 
 
@@ -423,7 +423,7 @@ def test_file_names_may_be_anything(cli: Cli, tmp_path: Path) -> None:
             assert result.code == 0, result.err
             assert "\x1b" not in result.out + result.err
         assert cli("runs").code == 0
-    one_line(cli("replay", "\x1b[31mnone"), 2, "\\x1b[31mnone")
+    assert_one_line(cli("replay", "\x1b[31mnone"), 2, "\\x1b[31mnone")
 
 
 def test_a_log_of_only_failures_or_only_strangers_is_an_answer(cli: Cli, tmp_path: Path) -> None:

@@ -138,10 +138,10 @@ GROUPS: dict[str, Key] = {
 def test_every_grouping_adds_up(both: Cli) -> None:
     for group in GROUPS:
         for policy, expected in (("dwctl-8.63", OLD), ("dwctl-10.13", NEW)):
-            check_grouping(both, group, policy, expected)
+            assert_grouping(both, group, policy, expected)
 
 
-def check_grouping(both: Cli, group: str, policy: str, expected: Sequence[Expected]) -> None:
+def assert_grouping(both: Cli, group: str, policy: str, expected: Sequence[Expected]) -> None:
     wanted: dict[str | None, dict[str, Any]] = {}
     for record, e in zip(RECORDS, expected, strict=True):
         sums = wanted.setdefault(GROUPS[group](record, e), dict.fromkeys(FIGURES, 0))
