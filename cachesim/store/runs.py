@@ -12,12 +12,12 @@ from cachesim.core.ledger import TariffSet
 from cachesim.core.pricing import BilledSplit, unit_prices
 from cachesim.replay import Classified
 from cachesim.store.db import insert_frame
+from cachesim.store.deletion import clear_run
 
 if TYPE_CHECKING:
     import duckdb
 
 _NO_SPLIT: Final = (0, 0, 0)
-RUN_TABLES: Final = ("runs", "variants", "classified", "unit_prices", "index_entries", "index_in_flight")
 
 
 class Prices:
@@ -64,8 +64,7 @@ class RunWriter:
     def __init__(self, con: duckdb.DuckDBPyConnection, digest: str, trace_no: int) -> None:
         self._con = con
         for (old,) in con.execute("SELECT run_no FROM runs WHERE digest = ?", [digest]).fetchall():
-            for table in RUN_TABLES:
-                con.execute(f"DELETE FROM {table} WHERE run_no = ?", [old])
+            clear_run(con, old)
         row = con.execute("SELECT coalesce(max(run_no), 0) + 1 FROM runs").fetchone()
         assert row is not None
         self.run_no: int = row[0]
