@@ -10,8 +10,7 @@ import heapq
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from cachesim.core.blocks import TOOL_CALL, TOOL_RESULT
-from cachesim.core.classify import Classification, Tree, classify
+from cachesim.core.classify import Classification, Tree, classify, same_run
 from cachesim.core.gates import ZERO, Breakpoints, Gated, Gates, Prompt
 from cachesim.core.policy import TIERS, Policy
 from cachesim.index import Index
@@ -150,9 +149,7 @@ def candidates(tree: Tree, prompt: Prompt, marks: Breakpoints, policy: Policy) -
         parent = tree.parents[node]
         if left > 0:
             found.append(tree.prefixes[node])
-            kinds = tree.kinds
-            run = parent >= 0 and kinds[node] == kinds[parent] and kinds[node] in (TOOL_CALL, TOOL_RESULT)
-            if not (policy.collapse_tool_runs and run):
+            if not (policy.collapse_tool_runs and same_run(tree.kinds, node, parent)):
                 left -= 1
         node = parent
         block -= 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
@@ -98,7 +98,9 @@ class Run:
         self._con = con
         self._continued = continued
         self._scopes = Scopes()
-        self._rules_nos = [trace.rules.index(policy.body_rules) for policy in plan.policies]
+        self._rules_nos = {policy.name: trace.rules.index(policy.body_rules) for policy in plan.policies}
+        # Prompts come once per body rule set, in this order, however many policies share one.
+        self._distinct = list(dict.fromkeys(self._rules_nos.values()))
         self._lanes: list[Lane] = []
         self._lane_variants: list[list[Variant]] = []
         for variant in self.variants:
@@ -123,10 +125,10 @@ class Run:
         self._declare()
         if self._continued:
             self._inherit(self._continued[0])
-        ideals = {number: IdealBound(self.trace, self.trace.cumulative) for number in self._rules_nos}
+        ideals = [IdealBound(self.trace, self.trace.cumulative) for _ in self._distinct]
         prices = [Prices(tariff, number * 1_000_000) for number, tariff in enumerate(self.plan.tariffs)]
         last_us = 0
-        for rows in trace_rows(self._con, self.trace, sorted(set(self._rules_nos)), self._scopes):
+        for rows in trace_rows(self._con, self.trace, self._distinct, self._scopes):
             priced = [[_price(p, row) for row in rows] for p in prices]
             results = [self._replay(rows, lane_no, lane, priced) for lane_no, lane in enumerate(self._lanes)]
             self._bounds(rows, ideals, results)
@@ -143,36 +145,35 @@ class Run:
         markers = str(self.plan.strategy)
         for variant in self.variants:
             policy = variant.policy
-            rules_no = self.trace.rules.index(policy.body_rules)
+            rules_no = self._rules_nos[policy.name]
             self.writer.variant(
                 variant.number, "policy", policy.name, variant.tariff.name, markers, rules(policy), rules_no
             )
-        bounds = [("off", self._rules_nos[0])]
-        for policy, rules_no in zip(self.plan.policies, self._rules_nos, strict=True):
-            if rules_no not in (no for _, no in bounds[1:]):
-                bounds.append(("ideal" if len(bounds) == 1 else f"ideal ({policy.name})", rules_no))
-        for number, (name, rules_no) in enumerate(bounds, len(self.variants)):
+        ideals = [f"ideal ({self._beside(rules_no).policy.name})" for rules_no in self._distinct]
+        names = zip(["off", "ideal", *ideals[1:]], [self._distinct[0], *self._distinct], strict=True)
+        for number, (name, rules_no) in enumerate(names, len(self.variants)):
             self.writer.variant(number, "bound", name, None, markers, {}, rules_no)
 
+    def _beside(self, rules_no: int) -> Variant:
+        """The variant that the bound of a body rule set stands beside: the first with these rules."""
+        return next(v for v in self.variants if self._rules_nos[v.policy.name] == rules_no)
+
     def _bounds(
-        self, rows: Sequence[TraceRow], ideals: Mapping[int, IdealBound], results: Sequence[Sequence[Classified]]
+        self, rows: Sequence[TraceRow], ideals: Sequence[IdealBound], results: Sequence[Sequence[Classified]]
     ) -> None:
         """`off` reads nothing; `ideal` at most the prompt, one per body rule set: other blocks, other prefixes.
 
         A bound counts what counts under the first policy it stands beside, or the rates could not be compared.
         """
         first = rows[0].request.seq
-        places = sorted(ideals)
         count = len(self.variants)
         prompts = [row.prompt_tokens or 0 for row in rows]
         self.writer.bound(count, first, [0] * len(rows), prompts, results[0])
-        for number, (rules_no, ideal) in enumerate(ideals.items(), count + 1):
-            place = places.index(rules_no)
-            beside = self.variants[self._rules_nos.index(rules_no) * len(self.plan.tariffs)].lane
+        for place, (rules_no, ideal) in enumerate(zip(self._distinct, ideals, strict=True)):
             reachable = [ideal.arrive(row.request, row.prompts[place]) for row in rows]
             best = [min(tokens, prompt) for tokens, prompt in zip(reachable, prompts, strict=True)]
             rest = [prompt - read for prompt, read in zip(prompts, best, strict=True)]
-            self.writer.bound(number, first, best, rest, results[beside])
+            self.writer.bound(count + 1 + place, first, best, rest, results[self._beside(rules_no).lane])
 
     def _replay(
         self, rows: Sequence[TraceRow], lane_no: int, lane: Lane, priced: Sequence[Sequence[int | None]]
@@ -180,7 +181,7 @@ class Run:
         variants = self._lane_variants[lane_no]
         gate = variants[0].tariff.gate
         rule = lane.policy.billing_rule
-        place = sorted(set(self._rules_nos)).index(self.trace.rules.index(lane.policy.body_rules))
+        place = self._distinct.index(self._rules_nos[lane.policy.name])
         results: list[Classified] = []
         billed = []
         for row in rows:

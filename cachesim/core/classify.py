@@ -127,7 +127,7 @@ def _walk_back(
                 matches.append((node, entry))
                 if first_only:
                     break
-            if not (policy.collapse_tool_runs and _same_run(kinds, node, parents[node])):
+            if not (policy.collapse_tool_runs and same_run(kinds, node, parents[node])):
                 left -= 1
         elif coming < 0:
             break
@@ -136,7 +136,8 @@ def _walk_back(
     return passed, matches
 
 
-def _same_run(kinds: Sequence[int], node: int, parent: int) -> bool:
+def same_run(kinds: Sequence[int], node: int, parent: int) -> bool:
+    """Whether a block and the one before it belong to one run of tool calls, or of tool results."""
     return parent >= 0 and kinds[node] == kinds[parent] and kinds[node] in (TOOL_CALL, TOOL_RESULT)
 
 
