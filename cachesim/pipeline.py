@@ -7,7 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final
 
@@ -50,7 +50,6 @@ class Preparation:
     strict: bool = False
     fresh: bool = False
     on_bad_line: Callable[[BadLine], None] | None = None
-    reused: bool = field(default=False, init=False)
 
 
 def body_rule_sets(policies: Sequence[Policy]) -> list[BodyRules]:
@@ -65,7 +64,6 @@ def prepare(con: duckdb.DuckDBPyConnection, job: Preparation, progress: Progress
     """
     stored = None if job.fresh else _find_prepared(con, job)
     if stored is not None:
-        job.reused = True
         trace = load_trace(con, stored)
         _refuse_unusable(job, trace.request_count, Counter(trace.facts["bad"]))
         return trace
@@ -134,7 +132,7 @@ def _read(
     con: duckdb.DuckDBPyConnection, job: Preparation, tokenizers: Tokenizers, progress: Progress | None
 ) -> PreparedTrace:
     writer = TraceWriter(con)
-    builder = TraceBuilder(job.rules, tokenizers, [source.name for source in job.sources], writer.stage)
+    builder = TraceBuilder(job.rules, tokenizers, writer.stage)
     facts = ReadFacts()
     bad: list[BadLine] = []
     reasons: Counter[str] = Counter()

@@ -34,7 +34,7 @@ class LogRecord:
     offset: byte offset of the line or document in the decompressed file; size: its bytes.
     at_us / duration_us: arrival and response time; body: the raw request body bytes as sent by the client.
     principal: scope and billing principal (a digest where it came from a key).
-    digest: cheap 64-bit fingerprint of the raw record, to find byte-identical duplicates.
+    digest: cheap 63-bit fingerprint of the raw record, to find byte-identical duplicates.
     """
 
     file_no: int

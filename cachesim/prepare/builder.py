@@ -30,7 +30,6 @@ REQUEST_COLUMNS: Final = (
 PROMPT_COLUMNS: Final = ("row_no", "rules_no", *Prompt._fields)
 
 _NO_USAGE: Final = Usage()
-_POSITIVE: Final = 2**63 - 1
 
 Sink = Callable[[str, dict[str, Sequence[Any]]], None]
 """Takes a batch: `requests` or `prompts`, and its columns."""
@@ -39,17 +38,16 @@ Sink = Callable[[str, dict[str, Sequence[Any]]], None]
 class TraceBuilder:
     """Prepares records one at a time and hands finished rows to `sink` in batches.
 
-    rules: distinct body rule sets to prepare for; names: the input files' names, for requests without an id.
+    rules: distinct body rule sets to prepare for. Records come from the reader, which gave each its time and id.
     """
 
-    def __init__(self, rules: Sequence[BodyRules], tokenizers: Tokenizers, names: Sequence[str], sink: Sink) -> None:
+    def __init__(self, rules: Sequence[BodyRules], tokenizers: Tokenizers, sink: Sink) -> None:
         self.nodes = Nodes()
         self.facts = Facts()
         self.tokenizers = tokenizers
         self.reader = BodyReader(rules, self.nodes, self.facts)
         self.records = 0
         self.assumed_5m = 0
-        self._names = names
         self._sink = sink
         self._requests: list[tuple[Any, ...]] = []
         self._prompts: list[tuple[Any, ...]] = []
@@ -77,9 +75,9 @@ class TraceBuilder:
                 record.file_no,
                 record.line,
                 record.offset,
-                record.digest & _POSITIVE,
+                record.digest,
                 record.log_format,
-                record.id if record.id is not None else f"{self._names[record.file_no]}:{record.line}",
+                record.id,
                 at_us,
                 at_us + (record.duration_us or 0),
                 record.principal,
