@@ -6,9 +6,9 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from config_files import load, refusal, write
 
 from cachesim.config import (
-    Config,
     ModelConfig,
     load_config,
     load_tariff_set,
@@ -57,23 +57,6 @@ BASE_ROW = '[[base_tariff]]\nmodel = "m"\ninput_per_mtok = "3"\noutput_per_mtok 
 @pytest.fixture(autouse=True)
 def _in_an_empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-
-
-def write(text: str | bytes, name: str = "c.toml") -> str:
-    path = Path(name)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return name
-
-
-def load(text: str | bytes) -> Config:
-    return load_config([write(text)])
-
-
-def refusal(text: str | bytes) -> str:
-    with pytest.raises(ConfigError) as caught:
-        load(text)
-    return str(caught.value)
 
 
 def test_a_full_file() -> None:

@@ -7,8 +7,9 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from config_files import load, refusal, write
 
-from cachesim.config import Config, load_config, load_tariff_set, load_tariff_sets
+from cachesim.config import load_config, load_tariff_set, load_tariff_sets
 from cachesim.config.rows import decimals
 from cachesim.errors import ConfigError, InputError, UsageError
 
@@ -25,23 +26,6 @@ CSV_HEAD = (
 @pytest.fixture(autouse=True)
 def _in_an_empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-
-
-def write(text: str | bytes, name: str = "c.toml") -> str:
-    path = Path(name)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return name
-
-
-def load(text: str | bytes) -> Config:
-    return load_config([write(text)])
-
-
-def refusal(text: str | bytes) -> str:
-    with pytest.raises(ConfigError) as caught:
-        load(text)
-    return str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ from cachesim.cli.lazy import examples
 from cachesim.cli.output import console, emit
 from cachesim.errors import UsageError
 from cachesim.report.formats import Format
+from cachesim.store.db import DEFAULT_DATABASE
 
 if TYPE_CHECKING:
     import duckdb
@@ -98,7 +99,7 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no r
 )
 def replay(
     files: Files,
-    db: Database = "cachesim.duckdb",
+    db: Database = DEFAULT_DATABASE,
     config: ConfigFiles = None,
     policy: Policies = None,
     set_rules: Rules = None,
@@ -151,7 +152,7 @@ def replay(
     plan = make_plan(settings, policy, set_rules, markers, tariff)
     with open_database(IN_MEMORY if dry_run else db) as con:
         run_no = _run(con, arguments, settings, plan, continue_run)
-        _show(con, run_no, form, output, None if db == "cachesim.duckdb" else db, explain=explain)
+        _show(con, run_no, form, output, None if db == DEFAULT_DATABASE else db, explain=explain)
 
 
 def make_plan(

@@ -17,6 +17,7 @@ from cachesim.cli.output import console, emit, whole_file
 from cachesim.errors import UsageError
 from cachesim.report.columns import kind_of
 from cachesim.report.formats import Format, Report, Row
+from cachesim.store.db import DEFAULT_DATABASE
 
 if TYPE_CHECKING:
     import duckdb
@@ -109,7 +110,7 @@ def report(
     by_tier: ByTier = False,
     by_request: ByRequest = False,
     run: RunName = "latest",
-    db: Database = "cachesim.duckdb",
+    db: Database = DEFAULT_DATABASE,
     policy: PolicyNames = None,
     tariff: TariffNames = None,
     model: ModelNames = None,

@@ -13,6 +13,7 @@ from cachesim.errors import UsageError
 from cachesim.report.formats import Format, Report, clean
 from cachesim.report.runs import Run, find_run, list_runs, show_run
 from cachesim.report.tables import NONE, number
+from cachesim.store.db import DEFAULT_DATABASE
 
 app = typer.Typer(
     invoke_without_command=True,
@@ -24,13 +25,12 @@ app = typer.Typer(
 )
 Db = Annotated[str, typer.Option("--db", metavar="FILE", help="The run database.")]
 Form = Annotated[Format, typer.Option("--format", "-f", help="How to write it.")]
-DEFAULT: Final = "cachesim.duckdb"
 SHORT: Final = 12
 _COLUMNS: Final = ("run", "cachesim_version", "trace", "requests", "inputs", "policies", "tariffs")
 
 
 @app.callback()
-def runs(ctx: typer.Context, db: Db = DEFAULT, form: Form = Format.TABLE) -> None:
+def runs(ctx: typer.Context, db: Db = DEFAULT_DATABASE, form: Form = Format.TABLE) -> None:
     """List, show and delete the runs of a database."""
     ctx.obj = db
     if ctx.invoked_subcommand is None:
