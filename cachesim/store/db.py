@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cachesim import __version__
 from cachesim.errors import ConfigError, DatabaseBusy, InputError
-from cachesim.store.schema import SCHEMA_VERSION, TABLES, VIEWS
+from cachesim.store.schema import FROM_VERSION_1, SCHEMA_VERSION, SWEEP_TABLES, TABLES, VIEWS
 
 if TYPE_CHECKING:
     import duckdb
@@ -24,7 +24,14 @@ MEMORY_LIMIT: Final = "512MB"
 IN_MEMORY: Final = ":memory:"
 
 Step = Callable[["duckdb.DuckDBPyConnection"], None]
-UPGRADES: Final[dict[int, Step]] = {}
+
+
+def _to_version_2(con: duckdb.DuckDBPyConnection) -> None:
+    con.execute(FROM_VERSION_1)
+    con.execute(SWEEP_TABLES)
+
+
+UPGRADES: Final[dict[int, Step]] = {1: _to_version_2}
 """Schema version → the step that brings a database of that version to the next one."""
 
 
@@ -126,7 +133,7 @@ def _schema_version(con: duckdb.DuckDBPyConnection, path: str) -> int | None:
 def _bring_up_to_date(con: duckdb.DuckDBPyConnection, path: str, version: int | None) -> None:
     with transaction(con):
         if version is None:
-            con.execute(TABLES)
+            con.execute(TABLES + SWEEP_TABLES)
         else:
             for step in range(version, SCHEMA_VERSION):
                 if step not in UPGRADES:

@@ -96,10 +96,11 @@ class RunWriter:
         markers: str,
         rules: dict[str, Any],
         rules_no: int,
+        ttl: str | None = None,
     ) -> None:
-        """Declare a variant; kind: policy or bound."""
-        values = [self.run_no, number, kind, policy, tariff, markers, json.dumps(rules), rules_no]
-        self._con.execute("INSERT INTO variants VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
+        """Declare a variant; kind: policy or bound; ttl: the lifetime given to every breakpoint, None as marked."""
+        values = [self.run_no, number, kind, policy, tariff, markers, json.dumps(rules), rules_no, ttl]
+        self._con.execute("INSERT INTO variants VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
 
     def classified(
         self,

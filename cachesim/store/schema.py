@@ -2,14 +2,15 @@
 
 Numbers: tokens BIGINT; times BIGINT µs UTC (`*_us`), readable through the views; money DECIMAL(38,20) in the currency of the
 tariff; prices per token. A *trace* is a log read and prepared once; a *run* is one replay of a trace under one or more
-*variants* (policy × tariff set), plus the bounds `off` and `ideal`. Views (v_*) are what people and other tools should read.
+*variants* (policy × tariff set), plus the bounds `off` and `ideal`. A *sweep* is a run over a grid of variants that keeps sums
+per model, principal and part of the log instead of one row per request. Views (v_*) are what people and other tools should read.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 
 TABLES: Final = """
 CREATE TABLE meta (key VARCHAR PRIMARY KEY, value VARCHAR NOT NULL);
@@ -85,7 +86,8 @@ CREATE TABLE runs (
 CREATE TABLE variants (
   run_no INTEGER NOT NULL, variant_no INTEGER NOT NULL, kind VARCHAR NOT NULL,        -- policy | bound
   policy VARCHAR NOT NULL, tariff VARCHAR, markers VARCHAR NOT NULL, rules VARCHAR NOT NULL, -- JSON of every rule
-  rules_no INTEGER NOT NULL
+  rules_no INTEGER NOT NULL,
+  ttl VARCHAR                          -- lifetime given to every breakpoint, "15m" or "1h+5m" (tools and system + others); null: as marked
 );
 CREATE TABLE classified (
   run_no INTEGER NOT NULL, variant_no INTEGER NOT NULL, seq BIGINT NOT NULL,
@@ -105,7 +107,8 @@ CREATE TABLE unit_prices (
   run_no INTEGER NOT NULL, price_no INTEGER NOT NULL, tariff VARCHAR NOT NULL, base_source VARCHAR NOT NULL, cache_source VARCHAR,
   assumed BOOLEAN NOT NULL,            -- the base price is an assumption (genai-prices), not from the user's ledger
   uncached DECIMAL(38,20) NOT NULL, read DECIMAL(38,20) NOT NULL, creation_5m DECIMAL(38,20) NOT NULL,
-  creation_1h DECIMAL(38,20) NOT NULL, creation_24h DECIMAL(38,20) NOT NULL, completion DECIMAL(38,20) NOT NULL
+  creation_1h DECIMAL(38,20) NOT NULL, creation_24h DECIMAL(38,20) NOT NULL, completion DECIMAL(38,20) NOT NULL,
+  creation_custom DECIMAL(38,20)       -- of a lifetime that upstream does not price; null: no multiplier is known for it
 );
 -- the index as it stands after the last event of the run, with upstream's columns
 CREATE TABLE index_entries (
@@ -122,6 +125,41 @@ CREATE TABLE index_in_flight (
   tokens BIGINT, tier INTEGER, expires_us BIGINT NOT NULL, created_us BIGINT
 );
 """
+
+SWEEP_TABLES: Final = """
+-- what a sweep keeps, per variant, group and price; only requests that are billed (succeeded, not rejected) unless a cell says otherwise
+CREATE TABLE sweep_groups (
+  run_no INTEGER NOT NULL, group_no INTEGER NOT NULL, model VARCHAR, principal VARCHAR,
+  part VARCHAR NOT NULL                -- first | rest: before or after the instant that holds out the later part of the log
+);
+CREATE TABLE swept (
+  run_no INTEGER NOT NULL, variant_no INTEGER NOT NULL, group_no INTEGER NOT NULL,
+  price_no INTEGER,                    -- row of unit_prices; null for bounds and unpriced requests
+  requests BIGINT NOT NULL, requests_failed BIGINT NOT NULL, requests_rejected BIGINT NOT NULL, requests_read BIGINT NOT NULL,
+  prompt BIGINT NOT NULL, read BIGINT NOT NULL, c5 BIGINT NOT NULL, c1 BIGINT NOT NULL, c24 BIGINT NOT NULL,
+  cx BIGINT NOT NULL,                  -- creation in a lifetime that upstream does not price
+  uncached BIGINT NOT NULL, completion BIGINT NOT NULL, rejected_prompt BIGINT NOT NULL, rejected_completion BIGINT NOT NULL,
+  estimated BIGINT NOT NULL, unknown BIGINT NOT NULL, local BIGINT NOT NULL, reported BIGINT NOT NULL,
+  capped BIGINT NOT NULL, capped_tokens BIGINT NOT NULL, corrupt BIGINT NOT NULL, voided BIGINT NOT NULL,
+  asked BIGINT NOT NULL,               -- requests that reached the cache: breakpoints, and every gate before the floor passed
+  below_floor BIGINT NOT NULL,         -- of these, turned to zero by the floor
+  near_5 BIGINT NOT NULL, near_10 BIGINT NOT NULL,    -- of `asked`, tokens up to the deepest breakpoint within ±5 % / ±10 % of the floor
+  writes BIGINT NOT NULL,              -- index rows written by committed responses (upserts), failed requests included
+  live_us BIGINT NOT NULL,             -- time that index rows are live within the log's span, summed over rows, µs
+  dead_writes BIGINT NOT NULL,         -- billed writes that expired or were overwritten without being read, and their creation tokens
+  dead_c5 BIGINT NOT NULL, dead_c1 BIGINT NOT NULL, dead_c24 BIGINT NOT NULL, dead_cx BIGINT NOT NULL,
+  open_writes BIGINT NOT NULL,         -- billed writes not read yet and still live at the end of the log
+  -- reads by the time since the entry was last written or refreshed: under 5m, 1h, 8h, and more
+  gap_1_requests BIGINT NOT NULL, gap_2_requests BIGINT NOT NULL, gap_3_requests BIGINT NOT NULL, gap_4_requests BIGINT NOT NULL,
+  gap_1_tokens BIGINT NOT NULL, gap_2_tokens BIGINT NOT NULL, gap_3_tokens BIGINT NOT NULL, gap_4_tokens BIGINT NOT NULL
+);
+"""
+
+FROM_VERSION_1: Final = """
+ALTER TABLE variants ADD COLUMN ttl VARCHAR;
+ALTER TABLE unit_prices ADD COLUMN creation_custom DECIMAL(38,20);
+"""
+"""What version 2 added to existing tables; SWEEP_TABLES are new in it."""
 
 VIEWS: Final = """
 CREATE OR REPLACE VIEW v_runs AS

@@ -81,7 +81,7 @@ def fill(
     variants += [("bound", "off", None), ("bound", "ideal", None)] if bounds else []
     for number, (kind, policy, tariff) in enumerate(variants):
         values = [run_no, number, kind, policy, tariff, "captured", '{"walk_back": 20}']
-        con.execute("INSERT INTO variants VALUES (?, ?, ?, ?, ?, ?, ?, 0)", values)
+        con.execute("INSERT INTO variants VALUES (?, ?, ?, ?, ?, ?, ?, 0, NULL)", values)
         insert_frame(con, "classified", _classified(run_no, number, kind, policy, requests))
     insert_frame(con, "requests", _requests(run_no, requests))
     insert_frame(con, "unit_prices", _prices(run_no, prices))

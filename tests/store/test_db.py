@@ -281,9 +281,23 @@ def test_deleting_a_run_keeps_a_trace_that_another_run_uses() -> None:
             " VALUES (?, 'd', 1, '0', '{}', '[]', '{}')",
             [run_no],
         )
-        con.execute("INSERT INTO variants VALUES (?, 0, 'policy', 'p', 't', 'm', '{}', 0)", [run_no])
+        con.execute("INSERT INTO variants VALUES (?, 0, 'policy', 'p', 't', 'm', '{}', 0, NULL)", [run_no])
     assert delete_run(con, 1) is False
     assert con.execute("SELECT (SELECT count(*) FROM nodes), (SELECT count(*) FROM variants)").fetchone() == (1, 1)
     assert delete_run(con, 2) is True
     left = con.execute("SELECT table_name FROM duckdb_tables() WHERE estimated_size > 0").fetchall()
     assert left == [("meta",)]
+
+
+def test_a_database_of_version_1_gains_what_sweeps_need(tmp_path: Path) -> None:
+    """Made from today's schema by taking away what version 2 added; what was in it stays."""
+    path = str(tmp_path / "old.duckdb")
+    with db.open_database(path) as con:
+        con.execute("DROP VIEW v_requests; DROP VIEW v_runs; DROP TABLE swept; DROP TABLE sweep_groups")
+        con.execute("ALTER TABLE variants DROP COLUMN ttl; ALTER TABLE unit_prices DROP COLUMN creation_custom")
+        con.execute("INSERT INTO variants VALUES (1, 0, 'policy', 'p', 't', 'm', '{}', 0)")
+    set_version(path, 1)
+    with db.open_database(path, read_only=True) as con:
+        assert con.execute("SELECT run_no, ttl FROM variants").fetchall() == [(1, None)]
+        assert con.execute("SELECT count(*) FROM swept JOIN sweep_groups USING (run_no)").fetchone() == (0,)
+        assert con.execute("SELECT creation_custom FROM unit_prices").fetchall() == []
