@@ -26,7 +26,7 @@ ARROWS: dict[str, set[str]] = {
     "assumed_prices": {"core"},
     "config": {"assumed_prices", "core", "errors"},
     "prepare": {"core", "counting"},
-    "sweep": {"core", "errors"},
+    "sweep": {"assumptions", "core", "errors", "run", "store", "stored_plan"},
     "replay": {"core", "index"},
     "store": {"core", "errors", "index", "prepare", "replay"},
     "conformance": {"core", "errors", "index", "prepare", "replay", "trace"},
