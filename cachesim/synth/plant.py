@@ -5,15 +5,15 @@ The floor F (model PLANT_MODEL, markers 5m, all prompts system + user with the m
     single    0.6 F … 0.9 F tokens up to the breakpoint, sent once: written and never read, 25 % extra at 1.25
     repeated  1.0 F … 1.4 F tokens, sent 4 to 8 times, less than 5 minutes apart: every read saves 90 % at 0.1
 
-A floor at or below 0.9 F pays for dead writes, one above F loses reads. So with writes dearer than 1 and reads cheaper,
-every floor above 0.9 F and up to F costs the least; the cost rises on both sides of it. Both kinds arrive all the time,
-so any part of the log says the same.
+Sizes crowd at 0.9 F and at F. A floor at or below 0.9 F pays for dead writes, one above F loses reads. So with writes
+dearer than 1 and reads cheaper, every floor above 0.9 F and up to F costs this model the least; the cost rises on both
+sides. Both kinds arrive all the time, so any part of the log says the same.
 
 The TTL (model SLOW_MODEL): sessions of 4 to 8 requests, 10 to 50 minutes apart, with 1,500 … 3,000 tokens marked 5m.
 Five requests cost 5 · 1.25 = 6.25 prompts at 5m, but 2 + 4 · 0.1 = 2.4 at 1h with a write at 2; 5 at list price.
 
 Texts are frequent English words with single spaces, so that counts are exact for a tokenizer of words
-(`fixtures/words-tokenizer.json`) and within a token of exact for the embedded one. The reported usage counts words too.
+(`fixtures/words-tokenizer.json`) and within three tokens of it for the embedded one. The reported usage is exact too.
 """
 
 from __future__ import annotations
@@ -31,14 +31,6 @@ SLOW_MODEL: Final = "gpt-oss-20b"
 SHARE: Final = 1 / 8
 FEWEST: Final = 600
 """Requests of a kind: at least so many, else this share of the other traffic."""
-SINGLE_SHARE: Final = (0.6, 0.9)
-REPEATED_SHARE: Final = (1.0, 1.4)
-"""Tokens up to the breakpoint as shares of the planted floor."""
-SLOW_TOKENS: Final = (1500, 3000)
-TURNS: Final = (4, 8)
-QUICK_MS: Final = (20_000, 290_000)
-SLOW_MS: Final = (600_000, 3_000_000)
-"""From one arrival to the next."""
 _MEAN_WORD_BYTES: Final = 5.4
 
 _WORDS: Final = VOCABULARY["one_token"]
@@ -54,19 +46,41 @@ class Plant(NamedTuple):
 NOTHING: Final = Plant()
 
 
+class _Kind(NamedTuple):
+    """One kind of planted session. Most have about `usual_tokens` up to the breakpoint, some up to `extreme_tokens`.
+
+    turns: fewest and most requests; gap_ms: least and most from one arrival to the next.
+    """
+
+    name: str
+    model: str
+    usual_tokens: int
+    extreme_tokens: int
+    turns: tuple[int, int]
+    gap_ms: tuple[int, int]
+
+
 class _Session(NamedTuple):
     """Requests with one text up to the breakpoint; `arrivals`: ms after the start of all traffic."""
 
-    kind: str
-    model: str
+    kind: _Kind
     tokens: int
     arrivals: tuple[int, ...]
 
 
+def _kinds(plant: Plant) -> Iterator[_Kind]:
+    floor = plant.floor_tokens
+    if floor is not None:
+        yield _Kind("single", PLANT_MODEL, round(0.9 * floor), round(0.6 * floor), (1, 1), (0, 0))
+        yield _Kind("repeated", PLANT_MODEL, floor, round(1.4 * floor), (4, 8), (20_000, 290_000))
+    if plant.ttl:
+        yield _Kind("slow", SLOW_MODEL, 1500, 3000, (4, 8), (600_000, 3_000_000))
+
+
 def mean_planted_bytes(plant: Plant) -> float:
     """Bytes of planted lines for each request of other traffic, roughly."""
-    floor = plant.floor_tokens or 0
-    tokens = (sum(SINGLE_SHARE) + sum(REPEATED_SHARE)) / 2 * floor + plant.ttl * sum(SLOW_TOKENS) / 2
+    # A third of the way: the mean of a squared uniform number.
+    tokens = sum(kind.usual_tokens + (kind.extreme_tokens - kind.usual_tokens) / 3 for kind in _kinds(plant))
     return tokens * _MEAN_WORD_BYTES * SHARE
 
 
@@ -84,35 +98,19 @@ def planted_lines(
 
 
 def _sessions(plant: Plant, rng: Random, requests: int, days: float) -> Iterator[_Session]:
-    count = max(FEWEST, round(requests * SHARE))
-    if plant.floor_tokens is not None:
-        low, high = _tokens(SINGLE_SHARE, plant.floor_tokens)
-        for _ in range(count):
-            yield _Session("single", PLANT_MODEL, rng.randint(low, high), (start_ms(rng, days),))
-        yield from _repeated(
-            rng, days, count, "repeated", PLANT_MODEL, _tokens(REPEATED_SHARE, plant.floor_tokens), QUICK_MS
-        )
-    if plant.ttl:
-        yield from _repeated(rng, days, count, "slow", SLOW_MODEL, SLOW_TOKENS, SLOW_MS)
-
-
-def _tokens(share: tuple[float, float], floor_tokens: int) -> tuple[int, int]:
-    return round(share[0] * floor_tokens), round(share[1] * floor_tokens)
-
-
-def _repeated(
-    rng: Random, days: float, requests: int, kind: str, model: str, tokens: tuple[int, int], gap_ms: tuple[int, int]
-) -> Iterator[_Session]:
-    """Sessions until at least `requests` requests are planned."""
-    planned = 0
-    while planned < requests:
-        at_ms = start_ms(rng, days)
-        arrivals = [at_ms]
-        for _ in range(rng.randint(*TURNS) - 1):
-            at_ms += rng.randint(*gap_ms)
-            arrivals.append(at_ms)
-        planned += len(arrivals)
-        yield _Session(kind, model, rng.randint(*tokens), tuple(arrivals))
+    """Of every kind until enough requests are planned; no session is cut short."""
+    for kind in _kinds(plant):
+        planned = 0
+        while planned < max(FEWEST, round(requests * SHARE)):
+            # Squaring a uniform number crowds the sizes at the usual end, so that a floor beside the best one shows.
+            tokens = round(kind.usual_tokens + (kind.extreme_tokens - kind.usual_tokens) * rng.random() ** 2)
+            at_ms = start_ms(rng, days)
+            arrivals = [at_ms]
+            for _ in range(rng.randint(*kind.turns) - 1):
+                at_ms += rng.randint(*kind.gap_ms)
+                arrivals.append(at_ms)
+            planned += len(arrivals)
+            yield _Session(kind, tokens, tuple(arrivals))
 
 
 def _line(session: _Session, number: int, order: int, at_ms: int, principal: str, text: Random) -> bytes:
@@ -129,10 +127,10 @@ def _line(session: _Session, number: int, order: int, at_ms: int, principal: str
         who,
         number,
         who,
-        session.kind.encode(),
+        session.kind.name.encode(),
     )
     body = (
         b'"body":{"model":"%b","messages":[{"role":"system","content":[{"type":"text","text":"%b",'
         b'"cache_control":{"type":"ephemeral"}}]},{"role":"user","content":"%b"}],"max_tokens":1024}}\n'
-    ) % (session.model.encode(), prefix.encode(), question.encode())
+    ) % (session.kind.model.encode(), prefix.encode(), question.encode())
     return head + b'"status":200,' + usage + body
