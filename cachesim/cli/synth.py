@@ -59,8 +59,8 @@ def synth(
 ) -> None:
     """Write a synthetic request log in the capture format, to try things on.
 
-    Planted requests come on top of the others, one for every eight of each kind but at least 600. Their tokens are
-    exact with `--tokenizer fixtures/words-tokenizer.json`, to which every word is one token.
+    What is planted comes on top: of each kind one request for every eight others, at least 600. Its tokens are exact
+    with --tokenizer fixtures/words-tokenizer.json, which counts words.
     """
     from cachesim.synth import Plant, requests_for, write
 
