@@ -78,10 +78,10 @@ def _kinds(plant: Plant) -> Iterator[_Kind]:
 
 
 def mean_planted_bytes(plant: Plant) -> float:
-    """Bytes of planted lines for each request of other traffic, roughly."""
+    """Bytes of one planted request of every kind, roughly."""
     # A third of the way: the mean of a squared uniform number.
     tokens = sum(kind.usual_tokens + (kind.extreme_tokens - kind.usual_tokens) / 3 for kind in _kinds(plant))
-    return tokens * _MEAN_WORD_BYTES * SHARE
+    return tokens * _MEAN_WORD_BYTES
 
 
 def planted_lines(

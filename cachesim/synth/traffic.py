@@ -10,7 +10,7 @@ from typing import IO, Final, NamedTuple
 
 from cachesim.synth.apps import ARCHETYPES, App, make_apps
 from cachesim.synth.lines import rfc3339, start_ms, usage_field
-from cachesim.synth.plant import NOTHING, Plant, mean_planted_bytes, planted_lines
+from cachesim.synth.plant import FEWEST, NOTHING, SHARE, Plant, mean_planted_bytes, planted_lines
 from cachesim.synth.pool import Pool
 from cachesim.synth.session import Draft, Session
 
@@ -60,7 +60,11 @@ def generate(
 
 def requests_for(size_bytes: float, plant: Plant = NOTHING) -> int:
     """How many requests make a log of about `size_bytes` at scale 1, what is planted beside them included."""
-    return max(1, round(size_bytes / (_MEAN_LINE_BYTES + mean_planted_bytes(plant))))
+    planted = mean_planted_bytes(plant)
+    requests = size_bytes / (_MEAN_LINE_BYTES + SHARE * planted)
+    if requests * SHARE < FEWEST:
+        requests = (size_bytes - FEWEST * planted) / _MEAN_LINE_BYTES
+    return max(1, round(requests))
 
 
 def write(
