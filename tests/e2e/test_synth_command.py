@@ -10,7 +10,6 @@ from e2e_support import Cli
 
 from cachesim.synth import Plant, generate
 
-WORDS = Path(__file__).parents[2] / "fixtures" / "words-tokenizer.json"
 FLOORS = (200, 260, 359, 361, 400, 401, 440, 520, 600)
 
 
@@ -49,13 +48,13 @@ def test_a_size_instead_of_a_number(cli: Cli, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def week(cli: Cli, tmp_path: Path) -> Cli:
+def week(cli: Cli, tmp_path: Path, tokenizer: Path) -> Cli:
     """A week with the optimum planted at a floor of 400, replayed under tariffs that differ in the floor."""
     cli("synth", "week.jsonl", "--requests", "100", "--days", "7", "--plant-floor", "400", "--plant-ttl")
     for floor in FLOORS:
         (tmp_path / f"{floor}.toml").write_text(tariff(floor))
     options = [option for floor in FLOORS for option in ("--tariff", f"{floor}.toml")]
-    assert cli("replay", "week.jsonl", "--tokenizer", WORDS, *options, "-q").code == 0
+    assert cli("replay", "week.jsonl", "--tokenizer", tokenizer, *options, "-q").code == 0
     return cli
 
 
@@ -70,13 +69,13 @@ def test_the_planted_floor_costs_the_least_in_every_part_of_the_log(week: Cli, p
     assert rows[0]["drift"] == 0
 
 
-def test_an_hour_pays_in_the_slow_sessions(cli: Cli) -> None:
+def test_an_hour_pays_in_the_slow_sessions(cli: Cli, tokenizer: Path) -> None:
     cli("synth", "log.jsonl", "--requests", "1", "--plant-ttl")
     costs = {}
     for seconds in (300, 3600):
         rule = f"tier_seconds=[{seconds}, 3600, 86400]"
         rows = cli(
-            "replay", "log.jsonl", "--tokenizer", WORDS, "--set", rule, "--format", "json", "-q", "--dry-run"
+            "replay", "log.jsonl", "--tokenizer", tokenizer, "--set", rule, "--format", "json", "-q", "--dry-run"
         ).rows()
         row = next(row for row in rows if row["model"] == "gpt-oss-20b" and row["list"] is not None)
         costs[seconds] = row
