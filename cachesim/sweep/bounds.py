@@ -49,8 +49,8 @@ def _ideal(
         compiled_ideal()(*given, seen, best)
         return best
     answer = [0] * len(rows)
-    lists: list[Any] = [column.tolist() for column in given]
-    core_kernel.ideal(*lists, seen=[0] * len(forest.parents), best=answer)
+    lists: list[Any] = [*(column.tolist() for column in given), [0] * len(forest.parents), answer]
+    core_kernel.ideal(*lists)
     return np.array(answer, np.int64)
 
 
