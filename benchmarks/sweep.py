@@ -29,13 +29,29 @@ from cachesim.pipeline import no_collection
 from cachesim.replay import Lane
 from cachesim.store.db import open_database, transaction
 from cachesim.store.trace_reader import Scopes, load_trace, trace_rows
+from cachesim.sweep import sweep
+from cachesim.sweep.grid import Axes, parse_ttls
+from cachesim.sweep.kernels import Choice, cores
 from cachesim.synth import Plant, requests_for, write
 
 Sweep = Callable[[duckdb.DuckDBPyConnection, int, Sequence[int], Sequence[str]], object]
 """Sweeps a run over floors × lifetimes and stores the sums."""
 
-KERNELS: dict[str, Sweep] = {}
-"""The ways a sweep may be computed, by name: each is timed with every grid. The first call of each is not counted."""
+
+def _swept(kernel: Choice, jobs: int) -> Sweep:
+    def run(con: duckdb.DuckDBPyConnection, run_no: int, floors: Sequence[int], ttls: Sequence[str]) -> object:
+        return sweep(con, run_no, Axes(floors=tuple(floors), ttls=parse_ttls(ttls)), kernel=kernel, jobs=jobs)
+
+    return run
+
+
+KERNELS: Final[dict[str, Sweep]] = {
+    "plain, 1 job": _swept("plain", 1),
+    "plain": _swept("plain", cores()),
+    "compiled, 1 job": _swept("compiled", 1),
+    "compiled": _swept("compiled", cores()),
+}
+"""The ways a sweep is computed, by name: each is timed with every grid. The first call of each is not counted."""
 
 TTLS: Final = {"5m": 300, "15m": 900, "1h": 3600, "24h": 86400}
 FLOORS: Final = {64: range(256, 4097, 256), 256: range(128, 8193, 128)}
@@ -159,6 +175,7 @@ def main() -> None:
     options.add_argument("--requests", type=int, default=1_000_000, help="of the large trace; 0: none")
     options.add_argument("--singles", type=int, default=3, help="single simulations to time; they stand for all")
     options.add_argument("--tokenizer", default="default", help="tokenizer source")
+    options.add_argument("--only", help="only the kernels whose name contains this")
     chosen = options.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         log = chosen.log or Path(folder) / "log.jsonl"
@@ -170,12 +187,12 @@ def main() -> None:
         replayed = replay_known(log, database, chosen.tokenizer)
         print(f"log of {log.stat().st_size / 1e6:.0f} MB; replay, counts known: {replayed:.2f} s", flush=True)
         with open_database(str(database)) as con:
-            measure(con, 1, chosen.singles, replayed)
+            measure(con, 1, chosen.singles, replayed, chosen.only)
             if chosen.requests:
                 started = time.perf_counter()
                 large = replicate(con, 1, chosen.requests)
                 print(f"\nreplicated in {time.perf_counter() - started:.1f} s")
-                measure(con, large, chosen.singles, None)
+                measure(con, large, chosen.singles, None, chosen.only)
     print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
 
 
@@ -187,7 +204,9 @@ def replay_known(log: Path, database: Path, tokenizer: str) -> float:
     return command(*arguments)[0]
 
 
-def measure(con: duckdb.DuckDBPyConnection, run_no: int, singles: int, replayed: float | None) -> None:
+def measure(
+    con: duckdb.DuckDBPyConnection, run_no: int, singles: int, replayed: float | None, only: str | None
+) -> None:
     """Prints a line for single simulations, and one for every kernel and grid; replayed: seconds to compare with."""
     row = con.execute("SELECT requests FROM traces WHERE trace_no = ?", [trace_of(con, run_no)]).fetchone()
     assert row is not None
@@ -199,11 +218,13 @@ def measure(con: duckdb.DuckDBPyConnection, run_no: int, singles: int, replayed:
         f"(mean of {singles}; the first reads {sample[0].read_tokens:,} tokens)",
         flush=True,
     )
-    for kernel, sweep in KERNELS.items():
-        sweep(con, run_no, [1024], ["5m"])
+    for kernel, run in KERNELS.items():
+        if only and only not in kernel:
+            continue
+        run(con, run_no, [1024], ["5m"])
         for count, floors in FLOORS.items():
             started = time.perf_counter()
-            sweep(con, run_no, list(floors), list(TTLS))
+            run(con, run_no, list(floors), list(TTLS))
             wall = time.perf_counter() - started
             marginal_ns = wall / requests / count * 1e9
             print(

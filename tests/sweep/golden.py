@@ -96,7 +96,7 @@ def _single_replay(case: Case, point: Point, log: Path) -> Figures:
         rows = [replace(row, write_5m=custom) for row in tariff.all_cache_rows]
         tariff = TariffSet(tariff.name, rows, tariff.all_base_rows)
     with open_database(":memory:") as con:
-        trace = _prepare(con, log)
+        trace = prepare_words(con, log)
         billed = _bill(con, trace, RunPlan([policy], [tariff], AS_CAPTURED))
         facts = _cache_facts(con, trace, policy)
     if custom:
@@ -124,7 +124,7 @@ def _set_ttl(block: dict[str, Any], ttl: str) -> None:
         block["cache_control"]["ttl"] = ttl
 
 
-def _prepare(con: duckdb.DuckDBPyConnection, log: Path) -> PreparedTrace:
+def prepare_words(con: duckdb.DuckDBPyConnection, log: Path) -> PreparedTrace:
     words = ModelConfig(str(FIXTURES / "words-tokenizer.json"), None)
     config = replace(load_config([]), models={"*": words})
     return prepare(con, Preparation(find_sources([str(log)])[0], ReadOptions(), config, body_rule_sets([])))

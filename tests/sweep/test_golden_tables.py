@@ -6,15 +6,22 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from computed import sweep_of
 from golden import CASES, Case, Figures, load_case, single_replays
 
-COMPUTED_BY: dict[str, Callable[[Case, Path], list[Figures]]] = {"single replays": single_replays}
+COMPUTED_BY: dict[str, Callable[[Case, Path], list[Figures]]] = {
+    "single replays": single_replays,
+    "sweep, plain": lambda case, _: sweep_of("plain", case),
+    "sweep, compiled": lambda case, _: sweep_of("compiled", case),
+}
 """Each takes a case and an empty folder and returns the figures of the case's points, in their order."""
 
 
 @pytest.mark.parametrize("how", COMPUTED_BY)
 @pytest.mark.parametrize("name", CASES)
 def test_every_figure_is_the_one_on_paper(name: str, how: str, tmp_path: Path) -> None:
+    if "compiled" in how:
+        pytest.importorskip("numba", reason="the extra `fast` is not installed")
     case = load_case(name)
     found = COMPUTED_BY[how](case, tmp_path)
     for point, figures in zip(case.points, found, strict=True):
