@@ -53,6 +53,14 @@ class Simulation(NamedTuple):
 
 
 @dataclass(slots=True)
+class Counted:
+    """What no variant of a layout changes: which requests are billed, and the cells of `static_cells`."""
+
+    billed: Flags
+    cells: dict[str, Ints]
+
+
+@dataclass(slots=True)
 class Answer:
     """The summed cells of one variant, per group."""
 
@@ -79,6 +87,7 @@ class Engine:
         self._facts = facts
         self._kernel = kernel
         self._end_us = int(requests.at[-1]) if len(requests) else 0
+        self._counted: dict[Hashable, Counted] = {}
 
     def run(self, points: Sequence[Point], progress: Progress) -> Iterator[Answer]:
         """The answers of all points, in no particular order; progress is told requests × variants done."""
@@ -88,7 +97,11 @@ class Engine:
         for places in by_layout.values():
             yield from self._run_layout([(place, points[place]) for place in places], progress)
 
-    def layout(self, points: Sequence[Point]) -> tuple[Layout, Ints]:
+    def counted(self, point: Point) -> Counted:
+        """What every variant of a point's layout has in common; `run` has met the point before."""
+        return self._counted[_layout_key(point)]
+
+    def _layout(self, points: Sequence[Point]) -> tuple[Layout, Ints]:
         """The layout that `points` share, and the tariff's floor of each of its requests."""
         first = points[0]
         floor = floors(self.requests, first.tariff)
@@ -99,8 +112,10 @@ class Engine:
         return layout, floor[layout.asked]
 
     def _run_layout(self, points: Sequence[tuple[int, Point]], progress: Progress) -> Iterator[Answer]:
-        layout, floor = self.layout([point for _, point in points])
+        layout, floor = self._layout([point for _, point in points])
         static = static_cells(self.requests, self.groups, layout)
+        billed = self.requests.succeeded & ~layout.rejected
+        self._counted[_layout_key(points[0][1])] = Counted(billed, static)
         near: dict[int, dict[str, Ints]] = {}
         wanted: dict[Simulation, list[tuple[int, Point]]] = {}
         for place, point in points:
