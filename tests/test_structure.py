@@ -26,6 +26,7 @@ ARROWS: dict[str, set[str]] = {
     "assumed_prices": {"core"},
     "config": {"assumed_prices", "core", "errors"},
     "prepare": {"core", "counting"},
+    "sweep": {"core", "errors"},
     "replay": {"core", "index"},
     "store": {"core", "errors", "index", "prepare", "replay"},
     "conformance": {"core", "errors", "index", "prepare", "replay", "trace"},
