@@ -268,6 +268,7 @@ GROUP_TITLES: Final[dict[str, str]] = {
     "tariff": "the set of prices",
     "markers": "where cache markers come from: as captured, or a strategy that replaces them",
     "model": "virtual model (alias)",
+    "variant": "position in the grid of a sweep; 0 is `now`",
     "floor": "min_prefix_tokens of the variant; empty: the tariff's own",
     "ttl": "lifetime given to every entry, 1h+5m: tools and system blocks 1h, all others 5m; empty: as marked",
     "walk_back": "block boundaries looked up per breakpoint",
@@ -339,7 +340,7 @@ VERSUS: Final[tuple[Column, ...]] = (
 
 BY_NAME: Final[dict[str, Column]] = {column.name: column for column in (*_ALL, IDEAL, *VERSUS)}
 
-_LEAD_KINDS: Final[dict[str, Kind]] = {"floor": "tokens", "walk_back": "count"}
+_LEAD_KINDS: Final[dict[str, Kind]] = {"variant": "count", "floor": "tokens", "walk_back": "count"}
 
 
 def kind_of(name: str) -> Kind:

@@ -122,9 +122,9 @@ def variant_rows(
     dimensions = [Dimension(name) if sweep else dimension(name) for name in by]
     labels = [d.label.format(tz=timezone, k=f"k{i}") for i, d in enumerate(dimensions)]
     keys = [f"{d.key.format(tz=timezone)} AS k{i}" for i, d in enumerate(dimensions)]
-    sums = (_swept_sums if sweep else _request_sums)(run_no, variants, keys, filters)
+    sums = (swept_sums if sweep else _request_sums)(run_no, variants, keys, filters)
     columns = SWEEP_COLUMNS if sweep else COLUMNS
-    con.execute(_aggregate_sql(run_no, variants, sums, labels, [column.sql for column in columns]))
+    con.execute(aggregate_sql(run_no, variants, sums, labels, [column.sql for column in columns]))
     names = [*by, *(column.name for column in columns)]
     return [(no, {**head[no], **dict(zip(names, values, strict=True))}) for no, *values in con.fetchall()]
 
@@ -139,17 +139,18 @@ def _request_sums(run_no: int, variants: Sequence[Variant], keys: Sequence[str],
     WHERE c.run_no = {run_no} AND c.variant_no IN ({_numbers(variants)}){_where(filters)})) GROUP BY ALL"""
 
 
-def _swept_sums(run_no: int, variants: Sequence[Variant], keys: Sequence[str], filters: Filters) -> str:
-    """The sums `s` that a sweep has kept, per variant, group and price."""
+def swept_sums(run_no: int, variants: Sequence[Variant], keys: Sequence[str], filters: Filters) -> str:
+    """SQL of the sums `s` that a sweep has kept, per variant, group and price; keys: `model AS k0` and so on."""
     names = [name for name in (*CELLS, *SWEEP_CELLS) if not name.startswith("recorded_")]
     return f"""SELECT variant_no{_more(keys)}, price_no, {", ".join(f"sum({name}) AS {name}" for name in names)}
   FROM swept JOIN sweep_groups USING (run_no, group_no)
   WHERE run_no = {run_no} AND variant_no IN ({_numbers(variants)}){_where(filters)} GROUP BY ALL"""
 
 
-def _aggregate_sql(
+def aggregate_sql(
     run_no: int, variants: Sequence[Variant], sums: str, labels: Sequence[str], figures: Sequence[str]
 ) -> str:
+    """SQL of one row per variant and group: its number, the labels (over k0 …), the figures (over `s` and `p`)."""
     keys = [f"k{i}" for i in range(len(labels))]
     start = "v" if not keys else "s"
     join = "v LEFT JOIN s USING (variant_no)" if not keys else "s JOIN v USING (variant_no)"
