@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
+from cachesim.core.pricing import EXACT
 from cachesim.errors import UsageError
 from cachesim.report.columns import BY_NAME, SWEEP_COLUMNS, VERSUS
 from cachesim.report.query import (
@@ -112,7 +113,7 @@ def _versus(row: Row, now: Row | None, shift: tuple[int, int, int] | None) -> Ro
     """The figures VERSUS of a row. Revenue is what the operator takes in: charged, seen from the other side."""
     charged, listed = row["charged"], row["list"]
     charged_now = now["charged"] if now else None
-    change = charged - charged_now if charged is not None and charged_now is not None else None
+    change = EXACT.subtract(charged, charged_now) if charged is not None and charged_now is not None else None
     better, worse, above = shift if shift is not None and change is not None else (None, None, None)
     return {
         "read_change": row["read_tokens"] - now["read_tokens"] if now else None,
