@@ -384,11 +384,19 @@ def _plenty(requests: Sequence[int]) -> bool:
 
 def _kept(choice: Choice, asked: Sequence[int]) -> Choice:
     """The answer that the present floor stays, whatever the rest of the log says."""
-    what = "token hit rate" if choice.objective is Objective.TOKEN_HIT_RATE else "bill"
+    what = _IMPROVED[choice.objective]
     does = "does better" if choice.promised <= 0 else f"improves the {what} by 0.1 % or more"
     why = f"no floor of {choice.floors_tried} tried {does} on the first part of the log"
     why += f"; {asked[0]:,} requests reach the cache there"
     return replace(choice, confidence="high" if _plenty(asked) else "medium", why=why)
+
+
+_IMPROVED: Final = {
+    Objective.CUSTOMER_COST: "bill",
+    Objective.OPERATOR_REVENUE: "revenue",
+    Objective.TOKEN_HIT_RATE: "token hit rate",
+    Objective.FEWEST_LOSERS: "number of principals above list",
+}
 
 
 def _floor(tokens: int | None) -> str:
