@@ -321,6 +321,8 @@ IDEAL: Final = Column(
 """Stands beside the token hit rate on the first screen; its value comes from another variant's row."""
 
 VERSUS: Final[tuple[Column, ...]] = (
+    Column("creation_tokens", "creation tokens", "tokens", "tokens",
+           "billed tokens written to the cache, whatever their lifetime", "", 60),
     Column("read_change", "read change", "tokens", "tokens", "read tokens − read tokens of `now`", "", 52),
     Column("delta_share", "to list", "share", "rate", "delta / list: what the cache does to the bill", "", 61),
     Column("change", "change", "money", "money",

@@ -38,7 +38,10 @@ class Format(StrEnum):
 
 @dataclass(slots=True)
 class Report:
-    """One report: the envelope of the JSON form, its columns in order, and the rows (read once)."""
+    """One report: the envelope of the JSON form, its columns in order, and the rows (read once).
+
+    more: further keys of the envelope, of one command.
+    """
 
     command: str
     columns: Sequence[str]
@@ -47,6 +50,7 @@ class Report:
     runs: Sequence[Row] = ()
     assumptions: Sequence[Any] = ()
     problems: Row = field(default_factory=dict)
+    more: Row = field(default_factory=dict)
 
 
 def money_text(value: Decimal) -> str:
@@ -92,6 +96,7 @@ def _json(report: Report, out: IO[bytes]) -> None:
         "by": list(report.by),
         "assumptions": report.assumptions,
         "problems": report.problems,
+        **report.more,
     }
     out.write(orjson.dumps(head)[:-1] + b',"rows":[')
     separator = b"\n"

@@ -86,9 +86,10 @@ def price_factors(con: duckdb.DuckDBPyConnection, run_no: int) -> dict[tuple[int
     """The multipliers of every policy variant and model with a cache tariff, from the exact unit prices."""
     con.execute(
         "SELECT w.variant_no, g.model, p.cache_source, p.uncached, p.read, p.creation_5m, p.creation_1h,"
-        " p.creation_24h, p.creation_custom, sum(w.prompt) AS prompt FROM swept w JOIN sweep_groups g USING (run_no, group_no)"
-        " JOIN unit_prices p USING (run_no, price_no)"
-        " WHERE w.run_no = ? AND p.cache_source IS NOT NULL AND p.uncached > 0 GROUP BY ALL ORDER BY prompt DESC, 1, 2, 3, 4, 5, 6, 7, 8, 9",
+        " p.creation_24h, p.creation_custom, sum(w.prompt) AS prompt"
+        " FROM swept w JOIN sweep_groups g USING (run_no, group_no) JOIN unit_prices p USING (run_no, price_no)"
+        " WHERE w.run_no = ? AND p.cache_source IS NOT NULL AND p.uncached > 0 GROUP BY ALL"
+        " ORDER BY prompt DESC, 1, 2, 3, 4, 5, 6, 7, 8, 9",
         [run_no],
     )
     found: dict[tuple[int, str | None], Factors] = {}
@@ -124,7 +125,7 @@ def lifetimes(rows: Sequence[Row], factors: Mapping[tuple[int, str | None], Fact
                 reads_to_pay_back=reads_to_pay_back(write, factor.read),
                 break_even=break_even_hit_rate(write, factor.read),
                 measured=row["cacheable_hit_rate"],
-                creation_tokens=created(row),
+                creation_tokens=row["creation_tokens"],
                 several=factor.several,
             )
         )
@@ -156,11 +157,6 @@ def gaps(rows: Sequence[Row]) -> list[Gaps]:
         )
         for row in rows
     ]
-
-
-def created(row: Row) -> int:
-    """Billed creation tokens of a row, whatever their lifetime."""
-    return sum(int(row[f"creation_{tier}_tokens"]) for tier in (*TIERS, "custom"))
 
 
 def seconds_of(ttl: str) -> int:

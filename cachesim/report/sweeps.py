@@ -47,7 +47,6 @@ class SweepFacts:
     present_floors: dict[str, int | None]
     estimated_models: frozenset[str]
     hold_out_us: int | None
-    kernel: str | None
     all_exact: bool
 
 
@@ -67,8 +66,7 @@ def sweep_facts(con: duckdb.DuckDBPyConnection, run_no: int) -> SweepFacts:
         longest_ttl_s=options["longest_ttl_s"],
         present_floors=options["present_floors"],
         estimated_models=frozenset(options["estimated_models"]),
-        hold_out_us=options.get("hold_out_us"),
-        kernel=options.get("kernel"),
+        hold_out_us=options.get("split_us"),
         all_exact=bool(row[1]),
     )
 
@@ -116,6 +114,7 @@ def _versus(row: Row, now: Row | None, shift: tuple[int, int, int] | None) -> Ro
     change = EXACT.subtract(charged, charged_now) if charged is not None and charged_now is not None else None
     better, worse, above = shift if shift is not None and change is not None else (None, None, None)
     return {
+        "creation_tokens": sum(row[f"creation_{tier}_tokens"] for tier in ("5m", "1h", "24h", "custom")),
         "read_change": row["read_tokens"] - now["read_tokens"] if now else None,
         "delta_share": share(row["delta"], listed),
         "change": change,

@@ -40,6 +40,7 @@ def test_a_variant_is_compared_with_now_from_both_sides(con: duckdb.DuckDBPyConn
     assert best["charged"] == Decimal("0.64") + Decimal("1.05") == Decimal("1.69")
     assert (best["change"], best["change_share"]) == (Decimal("-0.31"), pytest.approx(-0.155))  # 0.31 / 2
     assert (best["delta"], best["delta_share"]) == (Decimal("-0.31"), pytest.approx(-0.155))
+    assert (now["creation_tokens"], best["creation_tokens"]) == (0, 200)
     assert (best["revenue"], best["revenue_change"]) == (Decimal("1.69"), Decimal("-0.31"))
     assert (best["read_change"], best["principals_better"], best["principals_worse"]) == (400, 1, 1)
     assert best["principals_above_list"] == 1
