@@ -47,7 +47,7 @@ def _when(name: str, what: str) -> Any:
 
 _BY_HELP: Final = (
     "model, principal, day, hour, session, tier, outcome, reason, log_format, tag:NAME, or request (alone);"
-    " repeatable or with commas."
+    " of a sweep model, principal, part; repeatable or with commas."
 )
 By = Annotated[list[str] | None, typer.Option("--by", metavar="NAME,…", rich_help_panel=_GROUP, help=_BY_HELP)]
 ByModel = Annotated[bool, _shortcut("model")]
@@ -163,18 +163,13 @@ def report(
 def make_report(
     con: duckdb.DuckDBPyConnection, run_no: int, by: list[str], filters: Filters, command: str = "report"
 ) -> tuple[Report, list[Row] | None]:
-    """The report, and for grouped ones the rows of its totals."""
-    from cachesim.report.columns import COLUMNS, REQUEST_COLUMNS
-    from cachesim.report.query import report_rows, request_rows, shown_variants
+    """The report, and for grouped ones the rows of its totals; a sweep has none, and a block per policy and tariff."""
+    from cachesim.report.columns import COLUMNS, REQUEST_COLUMNS, SWEEP_COLUMNS
+    from cachesim.report.query import is_sweep, lead_columns, report_rows, request_rows, shown_variants
+    from cachesim.report.render import lead_key
     from cachesim.report.runs import show_run
 
-    variants = shown_variants(con, run_no, filters)
-    lead = [
-        "run",
-        "policy",
-        "tariff",
-        *(["markers"] if len({v.markers for v in variants if v.kind != "bound"}) > 1 else []),
-    ]
+    lead = lead_columns(shown_variants(con, run_no, filters))
     info = show_run(con, run_no)
     rows: Iterable[Row]
     totals = None
@@ -183,6 +178,12 @@ def make_report(
         rows = request_rows(con, run_no, filters)
     elif "request" in by:
         raise UsageError("--by request: one row per request cannot be combined with other groups")
+    elif is_sweep(con, run_no):
+        columns = [*lead, *by, *(column.name for column in SWEEP_COLUMNS)]
+        blocks: dict[Any, list[Row]] = {}
+        for row in report_rows(con, run_no, by, filters):
+            blocks.setdefault(lead_key(row), []).append(row)
+        rows = [row for block in blocks.values() for row in block]
     else:
         columns = [*lead, *by, *(column.name for column in COLUMNS)]
         rows = report_rows(con, run_no, by, filters)

@@ -6,11 +6,12 @@ summed per group and price (so money is a few exact products, not one per reques
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
-Kind = Literal["text", "count", "tokens", "rate", "money", "time", "flag"]
+Kind = Literal["text", "count", "tokens", "rate", "money", "time", "flag", "mean"]
 Shown = Literal["always", "if_any", "machine"]
+Kept = Literal["always", "requests", "sweep"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +19,8 @@ class Column:
     """One column of an aggregate report.
 
     sql: over the sums of CELLS (`s.*`) and the unit price (`p.*`) of a group; shown: in tables always, only where a
-    value is neither zero nor null, or in machine formats only; weight: the lightest columns leave a narrow table first.
+    value is neither zero nor null, or in machine formats only; weight: the lightest columns leave a narrow table first;
+    kept: `requests` is null for a sweep, `sweep` does not exist for a run that keeps one row per request.
     """
 
     name: str
@@ -29,6 +31,7 @@ class Column:
     sql: str
     weight: int = 0
     shown: Shown = "always"
+    kept: Kept = "always"
 
 
 CELLS: Final[dict[str, str]] = {
@@ -41,6 +44,7 @@ CELLS: Final[dict[str, str]] = {
     "c5": "sum(billed_creation_5m_tokens) FILTER (billed)",
     "c1": "sum(billed_creation_1h_tokens) FILTER (billed)",
     "c24": "sum(billed_creation_24h_tokens) FILTER (billed)",
+    "cx": "sum(0)",
     "uncached": "sum(uncached_tokens) FILTER (billed)",
     "completion": "sum(completion_tokens) FILTER (billed)",
     "rejected_prompt": "sum(prompt_tokens) FILTER (outcome = 'rejected')",
@@ -61,13 +65,26 @@ CELLS: Final[dict[str, str]] = {
     "corrupt": "count(*) FILTER (billed AND bill_state = 'corrupt')",
     "voided": "count(*) FILTER (billed AND bill_state = 'voided')",
 }
-"""Sums over the requests of one group and one price; `billed` = succeeded and not rejected."""
+"""Sums over the requests of one group and one price; `billed` = succeeded and not rejected.
 
-_CREATED: Final = "(sum(s.c5) + sum(s.c1) + sum(s.c24))"
+A sweep has them summed already, in `swept` under the same names, all but what the log recorded."""
+
+SWEEP_CELLS: Final[tuple[str, ...]] = (
+    "asked", "below_floor", "near_5", "near_10", "writes", "live_us", "dead_writes", "dead_c5", "dead_c1", "dead_c24",
+    "dead_cx", "open_writes", "gap_1_requests", "gap_2_requests", "gap_3_requests", "gap_4_requests",
+    "gap_1_tokens", "gap_2_tokens", "gap_3_tokens", "gap_4_tokens",
+)  # fmt: skip
+"""The sums that only a sweep keeps."""
+
+_CREATED: Final = "(sum(s.c5) + sum(s.c1) + sum(s.c24) + sum(s.cx))"
 _LIST: Final = "coalesce(sum(s.prompt * p.uncached + s.completion * p.completion), 0)"
 _CHARGED: Final = (
     "coalesce(sum(s.uncached * p.uncached + s.read * p.read + s.c5 * p.creation_5m + s.c1 * p.creation_1h"
-    " + s.c24 * p.creation_24h + s.completion * p.completion), 0)"
+    " + s.c24 * p.creation_24h + s.cx * coalesce(p.creation_custom, 0) + s.completion * p.completion), 0)"
+)
+_DEAD_PREMIUM: Final = (
+    "coalesce(sum(s.dead_c5 * (p.creation_5m - p.uncached) + s.dead_c1 * (p.creation_1h - p.uncached)"
+    " + s.dead_c24 * (p.creation_24h - p.uncached) + s.dead_cx * coalesce(p.creation_custom - p.uncached, 0)), 0)"
 )
 _REJECTED_LIST: Final = "coalesce(sum(s.rejected_prompt * p.uncached + s.rejected_completion * p.completion), 0)"
 
@@ -89,7 +106,32 @@ def _priced_count(requests: str) -> str:
     return f"coalesce(sum(s.{requests}) FILTER (p.price_no IS NOT NULL), 0)"
 
 
-COLUMNS: Final[tuple[Column, ...]] = (
+def _fully_priced(money: str, custom: str = "cx") -> str:
+    """Null also where tokens were created in a lifetime without a multiplier."""
+    return _priced(f"CASE WHEN coalesce(sum(s.{custom}) FILTER (p.creation_custom IS NULL), 0) = 0 THEN {money} END")
+
+
+_COUNT: Final[Kind] = "count"
+_TOKENS: Final[Kind] = "tokens"
+_GAPS: Final = (
+    ("under_5m", "< 5m", "under 5 minutes"), ("5m_to_1h", "5m–1h", "5 minutes to under 1 hour"),
+    ("1h_to_8h", "1h–8h", "1 hour to under 8 hours"), ("over_8h", "≥ 8h", "8 hours or more"),
+)  # fmt: skip
+
+
+def _gap_columns() -> list[Column]:
+    """Reads by the time since the entry was last written or refreshed: requests, then their tokens."""
+    return [
+        Column(f"{what}_{name}", f"{title} {band}", unit, kind,
+               f"{unit} read from an entry that was last written or refreshed {words} before",
+               _total(f"gap_{number}_{unit}"), weight, "machine", "sweep")
+        for what, title, unit, kind, weight in (
+            ("reads", "reads", "requests", _COUNT, 19), ("read_tokens", "read", "tokens", _TOKENS, 18))
+        for number, (name, band, words) in enumerate(_GAPS, 1)
+    ]  # fmt: skip
+
+
+_ALL: Final[tuple[Column, ...]] = (
     Column("requests", "requests", "requests", "count",
            "successful requests that the policy serves; only these are in totals and rates", _total("requests"), 90),
     Column("requests_failed", "failed", "requests", "count",
@@ -110,6 +152,9 @@ COLUMNS: Final[tuple[Column, ...]] = (
            "billed tokens written to the cache for 1 hour", _total("c1"), 59, "if_any"),
     Column("creation_24h_tokens", "creation 24h", "tokens", "tokens",
            "billed tokens written to the cache for 24 hours", _total("c24"), 58, "if_any"),
+    Column("creation_custom_tokens", "creation other", "tokens", "tokens",
+           "billed tokens written to the cache for a lifetime that no tariff prices; --multiplier gives its price",
+           _total("cx"), 57, "if_any", "sweep"),
     Column("uncached_tokens", "uncached", "tokens", "tokens",
            "prompt tokens neither read nor written: prompt − read − creation, after the billing rule",
            _total("uncached"), 35),
@@ -126,9 +171,9 @@ COLUMNS: Final[tuple[Column, ...]] = (
     Column("list", "list", "money", "money",
            "prompt tokens × input price + completion tokens × output price", _priced(_LIST), 88),
     Column("charged", "charged", "money", "money",
-           "the cost with the split: every token class at its own price", _priced(_CHARGED), 95),
+           "the cost with the split: every token class at its own price", _fully_priced(_CHARGED), 95),
     Column("delta", "delta", "money", "money",
-           "charged − list; negative: the customer saves", _priced(f"{_CHARGED} - {_LIST}"), 92),
+           "charged − list; negative: the customer saves", _fully_priced(f"{_CHARGED} - {_LIST}"), 92),
     Column("unpriced", "unpriced", "requests", "count",
            "requests without a known price; one of them makes every sum of money unknown",
            f"CASE WHEN kind <> 'bound' THEN {_total('requests')} - {_priced_count('requests')} END", 75, "if_any"),
@@ -136,20 +181,21 @@ COLUMNS: Final[tuple[Column, ...]] = (
            "list price of the rejected requests", _priced(_REJECTED_LIST, "requests_rejected"), 25, "if_any"),
     Column("recorded_cost", "recorded cost", "money", "money",
            "sum of the charges recorded in the log, over the requests that record one",
-           "sum(s.recorded_cost)", 32, "if_any"),
+           "sum(s.recorded_cost)", 32, "if_any", "requests"),
     Column("recorded_cost_requests", "with recorded cost", "requests", "count",
-           "requests that record a charge", _total("recorded_cost_requests"), 11, "machine"),
+           "requests that record a charge", _total("recorded_cost_requests"), 11, "machine", "requests"),
     Column("recorded_read_tokens", "recorded read", "tokens", "tokens",
-           "read tokens recorded in the log, over the requests that record them", "sum(s.recorded_read)", 31, "if_any"),
+           "read tokens recorded in the log, over the requests that record them", "sum(s.recorded_read)",
+           31, "if_any", "requests"),
     Column("recorded_read_requests", "with recorded read", "requests", "count",
-           "requests that record read tokens", _total("recorded_read_requests"), 10, "machine"),
+           "requests that record read tokens", _total("recorded_read_requests"), 10, "machine", "requests"),
     Column("recorded_creation_5m_tokens", "recorded creation 5m", "tokens", "tokens",
            "5m creation tokens recorded in the log, and those recorded without a lifetime", "sum(s.recorded_c5)",
-           8, "machine"),
+           8, "machine", "requests"),
     Column("recorded_creation_1h_tokens", "recorded creation 1h", "tokens", "tokens",
-           "1h creation tokens recorded in the log", "sum(s.recorded_c1)", 7, "machine"),
+           "1h creation tokens recorded in the log", "sum(s.recorded_c1)", 7, "machine", "requests"),
     Column("recorded_creation_24h_tokens", "recorded creation 24h", "tokens", "tokens",
-           "24h creation tokens recorded in the log", "sum(s.recorded_c24)", 6, "machine"),
+           "24h creation tokens recorded in the log", "sum(s.recorded_c24)", 6, "machine", "requests"),
     Column("prompt_estimated_requests", "estimated prompts", "requests", "count",
            "requests whose prompt tokens are the local count because the log reports none",
            _total("estimated"), 15, "if_any"),
@@ -172,8 +218,49 @@ COLUMNS: Final[tuple[Column, ...]] = (
            _total("corrupt"), 17, "if_any"),
     Column("voided", "voided", "requests", "count",
            "requests whose split exceeds the prompt: billed at list (rule void)", _total("voided"), 14, "if_any"),
+    Column("asked", "asked", "requests", "count",
+           "successful requests that reached the cache: they declare a breakpoint and pass every gate before the floor",
+           _total("asked"), 33, "machine", "sweep"),
+    Column("eligible", "eligible", "requests", "count",
+           "requests that reached the cache and were not turned to zero by the floor: asked − below floor",
+           f"{_total('asked')} - {_total('below_floor')}", 66, "always", "sweep"),
+    Column("below_floor", "below floor", "requests", "count",
+           "requests that reached the cache and were turned to zero by the floor", _total("below_floor"),
+           34, "machine", "sweep"),
+    Column("near_5", "near ±5 %", "requests", "count",
+           "of the asked requests, those whose tokens up to the deepest breakpoint lie within ±5 % of the floor in"
+           " force: another tokenizer may flip them", _total("near_5"), 39, "machine", "sweep"),
+    Column("near_10", "near ±10 %", "requests", "count",
+           "of the asked requests, those whose tokens up to the deepest breakpoint lie within ±10 % of the floor in"
+           " force", _total("near_10"), 38, "machine", "sweep"),
+    Column("index_writes", "index writes", "rows", "count",
+           "rows of the index written or replaced by completed responses, of failed requests too where they commit",
+           _total("writes"), 45, "always", "sweep"),
+    Column("live_entries", "live entries", "rows", "mean",
+           "rows of the index that are live at a time, averaged over the span of the log",
+           "coalesce(sum(s.live_us), 0)::DOUBLE / nullif(max(span_us), 0)", 44, "always", "sweep"),
+    Column("dead_writes", "dead writes", "writes", "count",
+           "billed writes that expired or were replaced without ever being read", _total("dead_writes"),
+           43, "machine", "sweep"),
+    Column("dead_tokens", "dead tokens", "tokens", "tokens",
+           "creation tokens of the dead writes",
+           f"{_total('dead_c5')} + {_total('dead_c1')} + {_total('dead_c24')} + {_total('dead_cx')}",
+           42, "machine", "sweep"),
+    Column("dead_premium", "dead premium", "money", "money",
+           "what the dead writes cost above the list price: their tokens × (creation price − input price)",
+           _fully_priced(_DEAD_PREMIUM, "dead_cx"), 41, "machine", "sweep"),
+    Column("open_writes", "open writes", "writes", "count",
+           "billed writes not read yet and still live when the log ends: neither dead nor useful so far",
+           _total("open_writes"), 24, "machine", "sweep"),
+    *_gap_columns(),
 )  # fmt: skip
-"""The figures of an aggregate report, in output order; the group columns stand before them."""
+"""Every figure, in output order."""
+
+COLUMNS: Final[tuple[Column, ...]] = tuple(c for c in _ALL if c.kept != "sweep")
+"""The figures of an aggregate report on a replay, in output order; the group columns stand before them."""
+
+SWEEP_COLUMNS: Final[tuple[Column, ...]] = tuple(replace(c, sql="NULL") if c.kept == "requests" else c for c in _ALL)
+"""The figures of a report on a sweep."""
 
 GROUP_TITLES: Final[dict[str, str]] = {
     "run": "digest of inputs, configuration and program version",
@@ -181,6 +268,13 @@ GROUP_TITLES: Final[dict[str, str]] = {
     "tariff": "the set of prices",
     "markers": "where cache markers come from: as captured, or a strategy that replaces them",
     "model": "virtual model (alias)",
+    "variant": "position in the grid of a sweep; 0 is `now`",
+    "floor": "min_prefix_tokens of the variant; empty: the tariff's own",
+    "ttl": "lifetime given to every entry, 1h+5m: tools and system blocks 1h, all others 5m; empty: as marked",
+    "walk_back": "block boundaries looked up per breakpoint",
+    "window": "sliding: a read extends the entry's life; fixed: it does not",
+    "part": "first or rest: before or after the instant that holds out the later part of the log",
+    "kind": "policy or bound; a bound (off, ideal, unlimited) has tokens and no price",
     "principal": "cache and billing principal; digests of keys are shortened nowhere",
     "day": "calendar day of the arrival in --timezone",
     "hour": "start of the arrival's hour in --timezone",
@@ -226,11 +320,35 @@ IDEAL: Final = Column(
 )
 """Stands beside the token hit rate on the first screen; its value comes from another variant's row."""
 
-BY_NAME: Final[dict[str, Column]] = {column.name: column for column in (*COLUMNS, IDEAL)}
+VERSUS: Final[tuple[Column, ...]] = (
+    Column("creation_tokens", "creation tokens", "tokens", "tokens",
+           "billed tokens written to the cache, whatever their lifetime", "", 60),
+    Column("read_change", "read change", "tokens", "tokens", "read tokens − read tokens of `now`", "", 52),
+    Column("delta_share", "to list", "share", "rate", "delta / list: what the cache does to the bill", "", 61),
+    Column("change", "change", "money", "money",
+           "charged − charged of `now`, the run's own first policy, markers and tariff; negative: customers pay less",
+           "", 93),
+    Column("change_share", "to now", "share", "rate", "change / charged of `now`", "", 91),
+    Column("revenue", "revenue", "money", "money", "what the operator takes in: charged", "", 5, "machine"),
+    Column("revenue_change", "revenue change", "money", "money", "revenue − revenue of `now`", "", 5, "machine"),
+    Column("revenue_change_share", "revenue change", "share", "rate", "revenue change / revenue of `now`",
+           "", 5, "machine"),
+    Column("principals_better", "better off", "principals", "count", "principals charged less than under `now`",
+           "", 55),
+    Column("principals_worse", "worse off", "principals", "count", "principals charged more than under `now`", "", 56),
+    Column("principals_above_list", "above list", "principals", "count", "principals charged more than list", "", 54),
+)  # fmt: skip
+"""How a variant of a sweep compares with its first, `now`; made from rows, see `cachesim.report.sweeps`."""
+
+BY_NAME: Final[dict[str, Column]] = {column.name: column for column in (*_ALL, IDEAL, *VERSUS)}
+
+_LEAD_KINDS: Final[dict[str, Kind]] = {"variant": "count", "floor": "tokens", "walk_back": "count"}
 
 
 def kind_of(name: str) -> Kind:
     """The kind of a column of any report; group columns are text."""
     if name in BY_NAME:
         return BY_NAME[name].kind
+    if name in _LEAD_KINDS:
+        return _LEAD_KINDS[name]
     return next((kind for request_name, kind, _ in REQUEST_COLUMNS if request_name == name), "text")

@@ -38,7 +38,10 @@ class Format(StrEnum):
 
 @dataclass(slots=True)
 class Report:
-    """One report: the envelope of the JSON form, its columns in order, and the rows (read once)."""
+    """One report: the envelope of the JSON form, its columns in order, and the rows (read once).
+
+    more: further keys of the envelope, of one command.
+    """
 
     command: str
     columns: Sequence[str]
@@ -47,6 +50,7 @@ class Report:
     runs: Sequence[Row] = ()
     assumptions: Sequence[Any] = ()
     problems: Row = field(default_factory=dict)
+    more: Row = field(default_factory=dict)
 
 
 def money_text(value: Decimal) -> str:
@@ -62,7 +66,12 @@ def rate_number(value: float) -> float:
     return round(value, RATE_DECIMALS) + 0.0
 
 
-_CONVERTERS: Final[dict[Kind, Callable[[Any], Any]]] = {"money": money_text, "rate": rate_number, "time": instant_text}
+_CONVERTERS: Final[dict[Kind, Callable[[Any], Any]]] = {
+    "money": money_text,
+    "rate": rate_number,
+    "mean": rate_number,
+    "time": instant_text,
+}
 """How a value is given to programs; kinds that are not here stay as they are."""
 
 
@@ -87,6 +96,7 @@ def _json(report: Report, out: IO[bytes]) -> None:
         "by": list(report.by),
         "assumptions": report.assumptions,
         "problems": report.problems,
+        **report.more,
     }
     out.write(orjson.dumps(head)[:-1] + b',"rows":[')
     separator = b"\n"
@@ -160,6 +170,7 @@ def _frame(columns: Sequence[str], rows: Sequence[Row]) -> pl.DataFrame:
         "count": pl.Int64,
         "tokens": pl.Int64,
         "rate": pl.Float64,
+        "mean": pl.Float64,
         "money": pl.String,
         "time": pl.Datetime("us", "UTC"),
         "flag": pl.Boolean,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Final
 
 from cachesim.errors import UsageError
-from cachesim.report.columns import CELLS, COLUMNS, REQUEST_COLUMNS
+from cachesim.report.columns import CELLS, COLUMNS, REQUEST_COLUMNS, SWEEP_CELLS, SWEEP_COLUMNS
 from cachesim.report.times import check_timezone
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ CHUNK: Final = 20_000
 class Filters:
     """What a report shows. Times are µs UTC, since ≤ arrival < until; empty tuples mean everything.
 
-    Bounds (`off`, `ideal`) are shown where `bounds` is set or `policies` names them.
+    Bounds (`off`, `ideal`) are shown where `bounds` is set or `policies` names them; parts: `first`, `rest` of a sweep.
     """
 
     since_us: int | None = None
@@ -36,11 +36,15 @@ class Filters:
     models: tuple[str, ...] = ()
     principals: tuple[str, ...] = ()
     bounds: bool = False
+    parts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """One policy × tariff set of a run, as a report names it."""
+    """One policy × tariff set of a run, as a report names it; a sweep varies floor, ttl, walk_back and window besides.
+
+    floor: min_prefix_tokens of the policy, None the tariff's own; ttl: lifetime given to every entry, None as marked.
+    """
 
     variant_no: int
     kind: str
@@ -48,6 +52,10 @@ class Variant:
     tariff: str | None
     markers: str
     rules_no: int
+    floor: int | None = None
+    ttl: str | None = None
+    walk_back: int | None = None
+    window: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +89,10 @@ DIMENSIONS: Final[dict[str, Dimension]] = {
     "log_format": Dimension("log_format"),
 }
 """What `--by` accepts, besides `request` and `tag:NAME`."""
+SWEEP_DIMENSIONS: Final = ("model", "principal", "part")
+"""What `--by` accepts for a sweep."""
+VARYING: Final = ("markers", "floor", "ttl", "walk_back", "window")
+"""Leading columns that a report has only where they tell variants apart."""
 
 
 def report_rows(
@@ -89,7 +101,8 @@ def report_rows(
     """One row per variant and group with every column of COLUMNS: ints, floats 0…1, Decimal money, text, None.
 
     Ordered by variant (the order of the replay), then by the group values, nulls last. An ungrouped report has one row
-    per variant even where the filters leave no request. Raises UsageError for unknown dimensions, variants, time zones.
+    per variant even where the filters leave no request. A sweep has the figures of SWEEP_COLUMNS, by model, principal
+    and part. Raises UsageError for unknown dimensions, variants, time zones, and for what a sweep does not keep.
     """
     return [row for _, row in variant_rows(con, run_no, by, filters)]
 
@@ -100,38 +113,78 @@ def variant_rows(
     """The rows of `report_rows`, each with the number of its variant."""
     filters = filters or Filters()
     by = list(dict.fromkeys(by))
+    sweep = is_sweep(con, run_no)
+    if sweep:
+        _check_kept(con, run_no, by, filters)
     variants = shown_variants(con, run_no, filters)
     head = _head(con, run_no, variants)
-    con.execute(_aggregate_sql(con, run_no, by, filters, variants))
-    names = [*by, *(column.name for column in COLUMNS)]
+    timezone = literal(check_timezone(con, filters.timezone))
+    dimensions = [Dimension(name) if sweep else dimension(name) for name in by]
+    labels = [d.label.format(tz=timezone, k=f"k{i}") for i, d in enumerate(dimensions)]
+    keys = [f"{d.key.format(tz=timezone)} AS k{i}" for i, d in enumerate(dimensions)]
+    sums = (swept_sums if sweep else _request_sums)(run_no, variants, keys, filters)
+    columns = SWEEP_COLUMNS if sweep else COLUMNS
+    con.execute(aggregate_sql(run_no, variants, sums, labels, [column.sql for column in columns]))
+    names = [*by, *(column.name for column in columns)]
     return [(no, {**head[no], **dict(zip(names, values, strict=True))}) for no, *values in con.fetchall()]
 
 
-def _aggregate_sql(
-    con: duckdb.DuckDBPyConnection, run_no: int, by: Sequence[str], filters: Filters, variants: Sequence[Variant]
-) -> str:
-    timezone = literal(check_timezone(con, filters.timezone))
-    dimensions = [dimension(name) for name in by]
-    keys = [f"k{i}" for i in range(len(by))]
-    key_sql = "".join(f", {d.key.format(tz=timezone)} AS {k}" for d, k in zip(dimensions, keys, strict=True))
-    labels = "".join(f", {d.label.format(tz=timezone, k=k)}" for d, k in zip(dimensions, keys, strict=True))
+def _request_sums(run_no: int, variants: Sequence[Variant], keys: Sequence[str], filters: Filters) -> str:
+    """The sums `s` over the requests of a replay, per variant, group and price."""
     cells = ", ".join(f"{sql} AS {name}" for name, sql in CELLS.items())
-    figures = ", ".join(f"{column.sql} AS {quote(column.name)}" for column in COLUMNS)
-    by_key = "".join(f", {k}" for k in keys)
-    order = "".join(f", {k} NULLS LAST" for k in keys)
-    start = "v" if not by else "s"
-    join = "v LEFT JOIN s USING (variant_no)" if not by else "s JOIN v USING (variant_no)"
-    return f"""
-WITH v AS (SELECT variant_no, kind FROM variants WHERE run_no = {run_no} AND variant_no IN ({_numbers(variants)})),
-r AS (
-  SELECT *, succeeded AND outcome <> 'rejected' AS billed FROM (
+    return f"""SELECT variant_no{_more(f"k{i}" for i in range(len(keys)))}, price_no, {cells} FROM (
+  SELECT *, succeeded AND outcome <> 'rejected' AS billed{_more(keys)} FROM (
     SELECT c.* EXCLUDE (seq), r.* EXCLUDE (trace_no) FROM classified c
     JOIN requests r ON r.seq = c.seq AND r.trace_no = (SELECT trace_no FROM runs WHERE run_no = {run_no})
-    WHERE c.run_no = {run_no} AND c.variant_no IN ({_numbers(variants)}){_where(filters)})),
-s AS (SELECT variant_no{by_key}, price_no, {cells} FROM (SELECT *{key_sql} FROM r) GROUP BY ALL)
-SELECT {start}.variant_no{labels}, {figures}
+    WHERE c.run_no = {run_no} AND c.variant_no IN ({_numbers(variants)}){_where(filters)})) GROUP BY ALL"""
+
+
+def swept_sums(run_no: int, variants: Sequence[Variant], keys: Sequence[str], filters: Filters) -> str:
+    """SQL of the sums `s` that a sweep has kept, per variant, group and price; keys: `model AS k0` and so on."""
+    names = [name for name in (*CELLS, *SWEEP_CELLS) if not name.startswith("recorded_")]
+    return f"""SELECT variant_no{_more(keys)}, price_no, {", ".join(f"sum({name}) AS {name}" for name in names)}
+  FROM swept JOIN sweep_groups USING (run_no, group_no)
+  WHERE run_no = {run_no} AND variant_no IN ({_numbers(variants)}){_where(filters)} GROUP BY ALL"""
+
+
+def aggregate_sql(
+    run_no: int, variants: Sequence[Variant], sums: str, labels: Sequence[str], figures: Sequence[str]
+) -> str:
+    """SQL of one row per variant and group: its number, the labels (over k0 …), the figures (over `s` and `p`)."""
+    keys = [f"k{i}" for i in range(len(labels))]
+    start = "v" if not keys else "s"
+    join = "v LEFT JOIN s USING (variant_no)" if not keys else "s JOIN v USING (variant_no)"
+    return f"""
+WITH v AS (SELECT variant_no, kind, json_extract(options, '$.span_us')::BIGINT AS span_us
+  FROM variants JOIN runs USING (run_no) WHERE run_no = {run_no} AND variant_no IN ({_numbers(variants)})),
+s AS ({sums})
+SELECT {start}.variant_no{_more(labels)}{_more(figures)}
 FROM {join} LEFT JOIN unit_prices p ON p.run_no = {run_no} AND p.price_no = s.price_no
-GROUP BY {start}.variant_no, kind{by_key} ORDER BY {start}.variant_no{order}"""
+GROUP BY {start}.variant_no, kind{_more(keys)} ORDER BY {start}.variant_no{_more(f"{k} NULLS LAST" for k in keys)}"""
+
+
+def _more(parts: Iterable[str]) -> str:
+    return "".join(f", {part}" for part in parts)
+
+
+def is_sweep(con: duckdb.DuckDBPyConnection, run_no: int) -> bool:
+    """Whether the run keeps sums over a grid of variants instead of one row per request."""
+    return con.execute("SELECT 1 FROM sweep_groups WHERE run_no = ? LIMIT 1", [run_no]).fetchone() is not None
+
+
+def _check_kept(con: duckdb.DuckDBPyConnection, run_no: int, by: Sequence[str], filters: Filters) -> None:
+    """Raises UsageError for what would need the requests of a sweep, with the command that keeps them."""
+    asked = [f"--by {name}" for name in by if name not in SWEEP_DIMENSIONS]
+    asked += [f"--{name}" for name in ("since", "until") if getattr(filters, f"{name}_us") is not None]
+    if asked:
+        files = con.execute(
+            "SELECT i.name FROM trace_inputs i JOIN runs USING (trace_no) WHERE run_no = ? ORDER BY file_no", [run_no]
+        ).fetchall()
+        raise UsageError(
+            f"{asked[0]}: this run is a sweep, which keeps sums by {', '.join(SWEEP_DIMENSIONS)};"
+            f" `cachesim replay {' '.join(name for (name,) in files)} --set min_prefix_tokens=1024` replays one variant"
+            " in full"
+        )
 
 
 def request_rows(con: duckdb.DuckDBPyConnection, run_no: int, filters: Filters | None = None) -> Iterator[Row]:
@@ -140,6 +193,8 @@ def request_rows(con: duckdb.DuckDBPyConnection, run_no: int, filters: Filters |
     Read and creation tokens are the classifier's split, `billed_*` what the billing rule made of it. `at` is µs UTC.
     """
     filters = filters or Filters()
+    if is_sweep(con, run_no):
+        _check_kept(con, run_no, ["request"], filters)
     variants = shown_variants(con, run_no, filters)
     head = _head(con, run_no, variants)
     row = con.execute("SELECT requests FROM traces JOIN runs USING (trace_no) WHERE run_no = ?", [run_no]).fetchone()
@@ -159,7 +214,10 @@ def request_rows(con: duckdb.DuckDBPyConnection, run_no: int, filters: Filters |
 def variants_of(con: duckdb.DuckDBPyConnection, run_no: int) -> list[Variant]:
     """Every variant of the run, bounds included, in the order of the replay."""
     con.execute(
-        "SELECT variant_no, kind, policy, tariff, markers, rules_no FROM variants WHERE run_no = ? ORDER BY 1", [run_no]
+        "SELECT variant_no, kind, policy, tariff, markers, rules_no,"
+        " json_extract(rules, '$.min_prefix_tokens')::BIGINT, ttl, json_extract(rules, '$.walk_back')::BIGINT,"
+        " json_extract_string(rules, '$.window') FROM variants WHERE run_no = ? ORDER BY 1",
+        [run_no],
     )
     return [Variant(*row) for row in con.fetchall()]
 
@@ -183,21 +241,19 @@ def _check_names(what: str, wanted: Sequence[str], known: Sequence[str]) -> None
             raise UsageError(f"--{what} {name!r}: not in this run, which has {', '.join(dict.fromkeys(known))}")
 
 
+def lead_columns(variants: Sequence[Variant]) -> list[str]:
+    """The leading columns of a report: run, policy, tariff, and of VARYING those that tell its policies apart."""
+    policies = [v for v in variants if v.kind != "bound"]
+    return ["run", "policy", "tariff", *(name for name in VARYING if len({getattr(v, name) for v in policies}) > 1)]
+
+
 def _head(con: duckdb.DuckDBPyConnection, run_no: int, variants: Sequence[Variant]) -> dict[int, Row]:
-    """The leading columns by variant; `markers` only where the policy's name does not tell the variants apart."""
+    """The leading columns by variant."""
     row = con.execute("SELECT digest FROM runs WHERE run_no = ?", [run_no]).fetchone()
     if row is None:
         raise UsageError(f"run {run_no}: no such run; `cachesim runs` lists them")
-    several = len({v.markers for v in variants if v.kind != "bound"}) > 1
-    return {
-        v.variant_no: {
-            "run": row[0],
-            "policy": v.policy,
-            "tariff": v.tariff,
-            **({"markers": v.markers} if several else {}),
-        }
-        for v in variants
-    }
+    names = lead_columns(variants)[1:]
+    return {v.variant_no: {"run": row[0], **{name: getattr(v, name) for name in names}} for v in variants}
 
 
 def dimension(name: str) -> Dimension:
@@ -220,6 +276,8 @@ def _where(filters: Filters) -> str:
         parts.append(f"at_us < {filters.until_us}")
     if filters.models:
         parts.append(f"model IN ({', '.join(map(literal, filters.models))})")
+    if filters.parts:
+        parts.append(f"part IN ({', '.join(map(literal, filters.parts))})")
     if filters.principals:
         parts.append(f"principal IN ({', '.join(map(literal, filters.principals))})")
     return "".join(f" AND {part}" for part in parts)

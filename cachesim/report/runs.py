@@ -66,6 +66,19 @@ def latest_run(con: duckdb.DuckDBPyConnection) -> int:
     return int(row[0])
 
 
+def find_replay(con: duckdb.DuckDBPyConnection, name: str) -> int:
+    """Like `find_run`, but `latest` is the newest replay: the run that sweeps are made from.
+
+    Raises UsageError also where there is none.
+    """
+    if name != "latest":
+        return find_run(con, name)
+    row = con.execute("SELECT max(run_no) FROM runs WHERE run_no NOT IN (SELECT run_no FROM sweep_groups)").fetchone()
+    if row is None or row[0] is None:
+        raise UsageError("the database holds no replay yet; make one with `cachesim replay LOG…`")
+    return int(row[0])
+
+
 def find_run(con: duckdb.DuckDBPyConnection, name: str) -> int:
     """The number of the run called `name`: a number, a prefix of its digest (newest of equal ones), or `latest`.
 

@@ -17,6 +17,9 @@ Row = dict[str, Any]
 NONE: Final = "–"
 GAP: Final = 2
 MONEY_DIGITS: Final = 3
+_SIGNED: Final = frozenset(
+    {"delta", "drift", "read_change", "delta_share", "change", "change_share", "revenue_change", "revenue_change_share"}
+)
 KEEP: Final = 1000
 """The weight of columns that never leave a table: the ones that say what a row is about."""
 
@@ -24,6 +27,11 @@ KEEP: Final = 1000
 def number(value: int) -> str:
     """1234567 → '1,234,567'."""
     return f"{value:,}"
+
+
+def signed_number(value: int) -> str:
+    """1234 → '+1,234', −5 → '−5', 0 → '0'."""
+    return f"{'−' if value < 0 else '+' if value else ''}{abs(value):,}"
 
 
 def percent(share: float, *, signed: bool = False) -> str:
@@ -58,9 +66,13 @@ def cell(name: str, value: Any, decimals: int = 2) -> str:
         return NONE
     match kind_of(name):
         case "money":
-            return money(value, decimals, signed=name == "delta")
+            return money(value, decimals, signed=name in _SIGNED)
         case "rate":
-            return percent(value, signed=name == "drift")
+            return percent(value, signed=name in _SIGNED)
+        case "mean":
+            return f"{value:,.1f}"
+        case "tokens" if name in _SIGNED:
+            return signed_number(value)
         case "time":
             return instant_text(value)
         case "flag":
@@ -174,7 +186,7 @@ def _build(
 def _style(name: str, text: str) -> str:
     if text == NONE or text == "0":
         return "dim"
-    if name == "delta":
+    if name in ("delta", "change"):
         return "green" if text.startswith("−") else "red" if text.startswith("+") else ""
     return "cyan" if name == "token_hit_rate" else ""
 

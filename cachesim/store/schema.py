@@ -199,4 +199,26 @@ JOIN variants v USING (run_no, variant_no)
 JOIN runs USING (run_no)
 JOIN requests r ON r.trace_no = runs.trace_no AND r.seq = c.seq
 LEFT JOIN unit_prices p ON p.run_no = c.run_no AND p.price_no = c.price_no;
+-- one row per variant, group and price of a sweep; floor null: the tariff's own, ttl null: as marked. list and charged are
+-- null where no price is known, charged also where tokens were created in a lifetime without a multiplier.
+CREATE OR REPLACE VIEW v_sweep AS
+SELECT runs.digest AS run, w.run_no, w.variant_no, v.kind, v.policy, v.tariff, v.markers,
+  json_extract(v.rules, '$.min_prefix_tokens')::BIGINT AS floor, v.ttl, json_extract(v.rules, '$.walk_back')::BIGINT AS walk_back,
+  json_extract_string(v.rules, '$.window') AS "window", g.model, g.principal, g.part,
+  w.requests, w.requests_failed, w.requests_rejected, w.requests_read, w.prompt AS prompt_tokens, w.read AS read_tokens,
+  w.c5 AS creation_5m_tokens, w.c1 AS creation_1h_tokens, w.c24 AS creation_24h_tokens, w.cx AS creation_custom_tokens,
+  w.uncached AS uncached_tokens, w.completion AS completion_tokens, w.asked, w.asked - w.below_floor AS eligible, w.below_floor,
+  w.near_5, w.near_10, w.writes AS index_writes, w.live_us, w.live_us / nullif(json_extract(runs.options, '$.span_us')::DOUBLE, 0)
+    AS live_entries, w.dead_writes, w.dead_c5 + w.dead_c1 + w.dead_c24 + w.dead_cx AS dead_tokens, w.open_writes,
+  w.gap_1_requests, w.gap_2_requests, w.gap_3_requests, w.gap_4_requests,
+  w.gap_1_tokens, w.gap_2_tokens, w.gap_3_tokens, w.gap_4_tokens,
+  w.prompt * p.uncached + w.completion * p.completion AS list,
+  w.uncached * p.uncached + w.read * p.read + w.c5 * p.creation_5m + w.c1 * p.creation_1h + w.c24 * p.creation_24h
+    + CASE WHEN w.cx = 0 THEN 0 ELSE w.cx * p.creation_custom END + w.completion * p.completion AS charged,
+  charged - list AS delta
+FROM swept w
+JOIN variants v USING (run_no, variant_no)
+JOIN sweep_groups g USING (run_no, group_no)
+JOIN runs USING (run_no)
+LEFT JOIN unit_prices p ON p.run_no = w.run_no AND p.price_no = w.price_no;
 """
