@@ -41,7 +41,7 @@ OUTERMOST = {"cli", "__main__", "__init__"}  # cli may import everything; nothin
 CORE_PACKAGES = {"orjson", "msgspec"}
 IMPURE = {"asyncio", "io", "logging", "os", "pathlib", "random", "shutil", "socket", "subprocess", "sys", "tempfile",
           "threading", "time"}  # fmt: skip
-HEAVY = {"duckdb", "genai_prices", "polars", "tokenizers"}
+HEAVY = {"altair", "duckdb", "genai_prices", "plotille", "polars", "tokenizers", "vl_convert"}
 
 
 @dataclass(frozen=True)
