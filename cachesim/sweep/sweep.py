@@ -274,7 +274,8 @@ class _Rows:
         self._count = len(groups)
         self._parts: list[dict[str, Any]] = []
         names = con.execute(
-            "SELECT column_name FROM duckdb_columns() WHERE table_name = 'swept' ORDER BY column_index"
+            "SELECT column_name FROM duckdb_columns() WHERE table_name = 'swept' AND database_name = current_database()"
+            " ORDER BY column_index"
         ).fetchall()
         self._cells = [name for (name,) in names][4:]
 
