@@ -21,7 +21,7 @@ ARROWS: dict[str, set[str]] = {
     "index": {"core"},
     "counting": {"errors"},
     "trace": {"core", "errors"},
-    "report": {"core", "errors"},
+    "report": {"core", "errors", "recommend"},
     "recommend": {"core"},
     "synth": set(),
     "assumed_prices": {"core"},

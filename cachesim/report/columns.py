@@ -229,10 +229,10 @@ _ALL: Final[tuple[Column, ...]] = (
            34, "machine", "sweep"),
     Column("near_5", "near ±5 %", "requests", "count",
            "of the asked requests, those whose tokens up to the deepest breakpoint lie within ±5 % of the floor in"
-           " force: another tokenizer may flip them", _total("near_5"), 39, "machine", "sweep"),
+           " force: another tokenizer may flip them", _total("near_5"), 53, "machine", "sweep"),
     Column("near_10", "near ±10 %", "requests", "count",
            "of the asked requests, those whose tokens up to the deepest breakpoint lie within ±10 % of the floor in"
-           " force", _total("near_10"), 38, "machine", "sweep"),
+           " force", _total("near_10"), 51, "machine", "sweep"),
     Column("index_writes", "index writes", "rows", "count",
            "rows of the index written or replaced by completed responses, of failed requests too where they commit",
            _total("writes"), 45, "always", "sweep"),
@@ -322,7 +322,7 @@ IDEAL: Final = Column(
 
 VERSUS: Final[tuple[Column, ...]] = (
     Column("creation_tokens", "creation tokens", "tokens", "tokens",
-           "billed tokens written to the cache, whatever their lifetime", "", 60),
+           "billed tokens written to the cache, whatever their lifetime", "", 64),
     Column("read_change", "read change", "tokens", "tokens", "read tokens − read tokens of `now`", "", 52),
     Column("delta_share", "to list", "share", "rate", "delta / list: what the cache does to the bill", "", 61),
     Column("change", "change", "money", "money",

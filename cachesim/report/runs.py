@@ -38,8 +38,14 @@ class Run:
     variants: list[dict[str, Any]]
 
     def entry(self, *, full: bool = False) -> dict[str, Any]:
-        """The run in JSON output: no number, no wall clock; `full` adds options and every rule of every variant."""
-        variants = [{k: v for k, v in variant.items() if full or k != "rules"} for variant in self.variants]
+        """The run in JSON output: no number, no wall clock; `full` adds options and every rule of every variant.
+
+        Without `full`, variants of a sweep that differ in rules or lifetimes alone are one.
+        """
+        variants = self.variants
+        if not full:
+            names = [{k: v for k, v in variant.items() if k not in ("rules", "ttl")} for variant in self.variants]
+            variants = list({tuple(variant.values()): variant for variant in reversed(names)}.values())[::-1]
         entry = {
             "run": self.digest,
             "cachesim_version": self.cachesim_version,
@@ -123,10 +129,14 @@ def show_run(con: duckdb.DuckDBPyConnection, run_no: int) -> Run:
         con, "SELECT source, version, exact FROM trace_tokenizers WHERE trace_no = ? ORDER BY tokenizer_no", row[2]
     )
     variants = _dicts(
-        con, "SELECT kind, policy, tariff, markers, rules FROM variants WHERE run_no = ? ORDER BY variant_no", run_no
+        con,
+        "SELECT kind, policy, tariff, markers, rules, ttl FROM variants WHERE run_no = ? ORDER BY variant_no",
+        run_no,
     )
     for variant in variants:
         variant["rules"] = orjson.loads(variant["rules"])
+        if variant["ttl"] is None:
+            del variant["ttl"]
     options, assumptions, problems = (orjson.loads(text) for text in row[7:])
     number, digest, trace_no, trace_digest, requests, created_at, version = row[:7]
     return Run(
