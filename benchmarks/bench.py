@@ -32,7 +32,7 @@ from cachesim.prepare.nodes import Nodes
 from cachesim.replay import Lane, PreparedRequest
 from cachesim.store.db import open_database
 from cachesim.store.trace_reader import known_counts
-from cachesim.synth import write
+from cachesim.synth import requests_for, write
 from cachesim.trace.open import find_sources
 from cachesim.trace.reader import ReadOptions
 from cachesim.trace.times import parse_time
@@ -149,7 +149,7 @@ def main() -> None:
         log = chosen.log or Path(folder) / "log.jsonl"
         if chosen.log is None:
             with log.open("wb") as out:
-                write(out, 7, max(1, chosen.mb * 1_000_000 // 31_700))
+                write(out, 7, requests_for(chosen.mb * 1_000_000))
         measure(log, Path(folder) / "bench.duckdb", chosen.tokenizer, chosen.yardstick)
 
 

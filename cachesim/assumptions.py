@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from cachesim.core.gates import STRATEGIES
@@ -41,6 +42,31 @@ def assumptions(
     return [{"code": code, "text": text} for code, text in [*found, *(("tariff_warning", w) for w in warnings)]]
 
 
+def sweep_assumptions(
+    of_run: Sequence[Assumption],
+    plans: Sequence[RunPlan],
+    prices: Sequence[Prices],
+    multipliers: Mapping[str, str],
+    unpriced: Sequence[str],
+) -> list[Assumption]:
+    """What a sweep takes for granted: what its run did of the log, and what its own variants assume.
+
+    plans: its policies and tariffs under each marker strategy; multipliers: given for lifetimes without a price;
+    unpriced: lifetimes that have none.
+    """
+    found = [pair for plan in plans for pair in _markers(plan)]
+    tariffs = [pair for plan in plans[:1] for pair in _tariffs(replace(plan, policies=()), prices)]
+    for name, factor in multipliers.items():
+        tariffs.append(("multiplier", f"a write that lives {name} costs {factor} × the input price, as given"))
+    if unpriced:
+        tariffs.append(("unpriced_lifetime", f"no price of a write that lives {', '.join(unpriced)}: tokens only"))
+    own = {code for code, _ in (*found, *tariffs)} | set(_OF_RUN_ONLY)
+    kept = [a for a in of_run if a["code"] not in own and not a["code"].startswith("markers")]
+    start = {"code": "cold_start", "text": "the index starts empty: what was cached before the log begins is unknown"}
+    mine = [{"code": code, "text": text} for code, text in dict.fromkeys(found)]
+    return [*mine, *kept, *({"code": code, "text": text} for code, text in tariffs), start]
+
+
 def problems(trace: PreparedTrace) -> dict[str, Any]:
     """What was wrong with the input, as counts; `bad_line_reasons` by reason."""
     facts = trace.facts
@@ -54,6 +80,9 @@ def problems(trace: PreparedTrace) -> dict[str, Any]:
         "without_principal": facts["unscoped"],
         "filtered_by_time": facts["filtered"],
     }
+
+
+_OF_RUN_ONLY: Final = ("continued", "cold_start", "floor_override", "default_cache_tariff", "assumed_prices")
 
 
 def _markers(plan: RunPlan) -> Iterator[tuple[str, str]]:

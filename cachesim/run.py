@@ -59,12 +59,14 @@ class RunPlan:
         """Everything that decides the result besides the trace, for digests."""
         return {
             "policies": [{"name": p.name, **rules(p)} for p in self.policies],
-            "tariffs": [_describe_tariff(t) for t in self.tariffs],
+            "tariffs": [describe_tariff(t) for t in self.tariffs],
             "markers": str(self.strategy),
         }
 
 
-def _describe_tariff(tariff: TariffSet) -> dict[str, Any]:
+def describe_tariff(tariff: TariffSet) -> dict[str, Any]:
+    """A tariff set as JSON: its name and every row of it, apart from where the rows were read."""
+
     def plain(row: Any) -> dict[str, str]:
         return {name: str(value) for name, value in asdict(row).items() if name != "source"}
 

@@ -27,7 +27,7 @@ ARROWS: dict[str, set[str]] = {
     "assumed_prices": {"core"},
     "config": {"assumed_prices", "core", "errors"},
     "prepare": {"core", "counting"},
-    "sweep": {"core", "errors"},
+    "sweep": {"assumptions", "core", "errors", "run", "store", "stored_plan"},
     "replay": {"core", "index"},
     "store": {"core", "errors", "index", "prepare", "replay"},
     "conformance": {"core", "errors", "index", "prepare", "replay", "trace"},
@@ -35,6 +35,7 @@ ARROWS: dict[str, set[str]] = {
     "run": {"core", "errors", "index", "replay", "store"},
     "check": {"core", "store"},
     "assumptions": {"core", "run", "store", "trace"},
+    "stored_plan": {"assumed_prices", "config", "core", "errors", "pipeline", "run", "store", "trace"},
 }
 OUTERMOST = {"cli", "__main__", "__init__"}  # cli may import everything; nothing imports cli but __main__
 CORE_PACKAGES = {"orjson", "msgspec"}

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from cachesim.counting.resolve import load_tokenizer
-from cachesim.synth import generate, write
+from cachesim.synth import Plant, generate, requests_for, write
+from cachesim.synth.plant import PLANT_MODEL, SLOW_MODEL
 from cachesim.synth.pool import BLENDS, Pool, estimate_tokens
 from cachesim.synth.text import KINDS, Writer
 from cachesim.synth.words import adverb, gerund, past, third_person
@@ -54,7 +55,7 @@ def test_same_arguments_same_bytes_and_another_seed_other_bytes() -> None:
 
 def test_write_writes_what_generate_yields() -> None:
     out = io.BytesIO()
-    assert write(out, 7, 300) == len(out.getvalue())
+    assert write(out, 7, 300) == 300
     assert out.getvalue() == b"".join(small())
 
 
@@ -209,6 +210,96 @@ def test_own_models_principals_and_days() -> None:
     assert {record["body"]["model"] for record in got} == {'m"1'}
     assert {record["principal"] for record in got} == {"a", "ü"}
     assert {record["at"][:10] for record in got} >= {"2026-03-02", "2026-03-03", "2026-03-04"}
+
+
+# -- what is planted
+
+
+FLOOR = 300
+
+
+@cache
+def planted() -> dict[str, list[dict[str, Any]]]:
+    """The requests of a week with both plants, by kind; `other`: all that is not planted."""
+    found = defaultdict(list)
+    for line in generate(7, 300, days=7, plant=Plant(FLOOR, ttl=True)):
+        record = json.loads(line)
+        kind = record["tags"]["app"].split("-")[-1]
+        found[kind if kind in ("single", "repeated", "slow") else "other"].append(record)
+    return found
+
+
+def words_marked(record: dict[str, Any]) -> int:
+    (part,) = record["body"]["messages"][0]["content"]
+    assert part["cache_control"] == {"type": "ephemeral"}
+    return len(part["text"].split(" "))
+
+
+def by_prefix(requests: list[dict[str, Any]]) -> list[list[datetime]]:
+    """The arrivals of the requests that share a text up to the breakpoint and a principal."""
+    times = defaultdict(list)
+    for record in requests:
+        key = (record["principal"], record["body"]["messages"][0]["content"][0]["text"])
+        times[key].append(datetime.fromisoformat(record["at"]))
+    return list(times.values())
+
+
+def test_what_is_planted_comes_on_top_and_changes_nothing_else() -> None:
+    without = list(generate(7, 300, days=7))
+    with_plants = list(generate(7, 300, days=7, plant=Plant(FLOOR, ttl=True)))
+    assert set(without) <= set(with_plants)
+    assert [line for line in with_plants if b'"id":"r' in line] == without
+    assert with_plants == list(generate(7, 300, days=7, plant=Plant(FLOOR, ttl=True)))
+    times = [json.loads(line)["at"] for line in with_plants]
+    assert times == sorted(times)
+    assert len({json.loads(line)["id"] for line in with_plants}) == len(with_plants)
+
+
+def test_single_prompts_end_below_the_planted_floor_and_repeated_ones_begin_at_it() -> None:
+    single, repeated = planted()["single"], planted()["repeated"]
+    assert {record["body"]["model"] for record in single + repeated} == {PLANT_MODEL}
+    assert min(len(single), len(repeated)) >= 600
+    counts = [words_marked(record) for record in single]
+    assert 180 <= min(counts) < 190 < max(counts) == 270  # 0.6 · 300 and 0.9 · 300
+    counts = [words_marked(record) for record in repeated]
+    assert 300 == min(counts) < 410 < max(counts) <= 420  # 1.0 · 300 and 1.4 · 300
+    assert all(len(times) == 1 for times in by_prefix(single))
+    sessions = by_prefix(repeated)
+    assert {len(times) for times in sessions} == {4, 5, 6, 7, 8}
+    gaps = [(b - a).total_seconds() for times in sessions for a, b in pairwise(times)]
+    assert 20 <= min(gaps) < max(gaps) < 300
+
+
+def test_slow_sessions_pause_between_ten_and_fifty_minutes() -> None:
+    slow = planted()["slow"]
+    assert {record["body"]["model"] for record in slow} == {SLOW_MODEL}
+    gaps = [(b - a).total_seconds() for times in by_prefix(slow) for a, b in pairwise(times)]
+    assert 600 <= min(gaps) < max(gaps) <= 3000
+    assert min(map(words_marked, slow)) > 1024
+
+
+def test_every_part_of_the_log_has_its_share_of_the_plant() -> None:
+    for kind in ("single", "repeated", "slow"):
+        days = Counter(record["at"][:10] for record in planted()[kind])
+        assert min(days[f"2026-03-0{day}"] for day in range(2, 9)) >= 40, kind
+
+
+def test_planted_counts_are_exact_for_words_and_nearly_so_for_the_embedded_tokenizer() -> None:
+    words, embedded = load_tokenizer(str(ROOT / "fixtures" / "words-tokenizer.json")), load_tokenizer("default")
+    for kind in ("single", "repeated", "slow"):
+        for record in planted()[kind][:30]:
+            texts = [text_of(message) for message in record["body"]["messages"]]
+            assert sum(words.count_batch(texts)) == record["usage"]["prompt_tokens"]
+            assert words.count_batch(texts)[0] == words_marked(record)
+            assert abs(embedded.count_batch(texts)[0] - words_marked(record)) <= 3
+            assert record["status"] == 200
+
+
+def test_a_log_of_a_size_has_about_that_size() -> None:
+    for plant in (Plant(), Plant(2000), Plant(1000, ttl=True)):
+        for wanted in (40e6, 200e6):
+            size = sum(map(len, generate(1, requests_for(wanted, plant), plant=plant)))
+            assert 0.8 < size / wanted < 1.2
 
 
 def test_prompt_tokens_are_plausible() -> None:

@@ -21,6 +21,10 @@ FACTS = [
     MarkerFact("object", "other", "5m"),
 ]
 MINUTE_US = 60_000_000
+START_US = 1_000_000_000_000_000
+
+End = tuple[int, int]
+"""Where a prompt may end: a node and the number of blocks up to it."""
 
 
 @dataclass
@@ -35,18 +39,8 @@ class RandomTrace:
 def random_trace(seed: int, requests: int = 120, scopes: int = 3) -> RandomTrace:
     """A deterministic random trace: growing histories, gaps around the TTLs, failures, long responses, ties."""
     chance = random.Random(seed)
-    tree = Nodes()
-    tokens: list[int] = []
-    ends: list[tuple[int, int]] = []
-    for _ in range(40):
-        node, depth = chance.choice(ends) if ends and chance.random() < 0.8 else (-1, 0)
-        for _ in range(chance.randrange(1, 14)):
-            digest = chance.randbytes(32)
-            node = tree.child(node, digest, chance.randrange(len(KINDS)))
-            depth += 1
-            tokens.append(chance.choice([0, 1, 5, 40, 300]))
-        ends.append((node, depth))
-    at_us = 1_000_000_000_000_000
+    tree, tokens, ends = forest(chance)
+    at_us = START_US
     rows = []
     for seq in range(requests):
         at_us += chance.choice([0, 0, 1, MINUTE_US, 5 * MINUTE_US, 5 * MINUTE_US - 1, 61 * MINUTE_US])
@@ -80,3 +74,19 @@ def random_trace(seed: int, requests: int = 120, scopes: int = 3) -> RandomTrace
         )
         rows.append((request, prompt, chance.choice([0, 100, 100, 1024]) if chance.random() < 0.95 else None))
     return RandomTrace(tree, [cumulate(tree.parents, array("q", tokens))], rows)
+
+
+def forest(chance: random.Random) -> tuple[Nodes, list[int], list[End]]:
+    """Forty histories that mostly grow out of one another: the tree, the tokens of each node's own block, the ends."""
+    tree = Nodes()
+    tokens: list[int] = []
+    ends: list[End] = []
+    for _ in range(40):
+        node, depth = chance.choice(ends) if ends and chance.random() < 0.8 else (-1, 0)
+        for _ in range(chance.randrange(1, 14)):
+            digest = chance.randbytes(32)
+            node = tree.child(node, digest, chance.randrange(len(KINDS)))
+            depth += 1
+            tokens.append(chance.choice([0, 1, 5, 40, 300]))
+        ends.append((node, depth))
+    return tree, tokens, ends

@@ -129,8 +129,8 @@ def tune(
     from cachesim.report.runs import find_replay
     from cachesim.report.tuning import read_tuning
     from cachesim.store.db import open_database
+    from cachesim.sweep import sweep
     from cachesim.sweep.grid import parse_multipliers, unpriced_lifetimes
-    from cachesim.sweep.sweep import sweep
 
     share = parse_share(hold_out)
     groups = list(split_commas(by)) + (["model"] if by_model else []) or ["model"]

@@ -191,6 +191,22 @@ class TariffSet:
             self._base_numbers[key] = timeline
         return timeline.values[bisect_right(timeline.starts, at_us) - 1]
 
+    def holds_until(self, model: str, purpose: str | None, window: str | None, at_us: int) -> int | None:
+        """The first instant after `at_us` at which the floor or a row of such requests may change; None: never.
+
+        Up to there one answer of `gate`, `cache_row` and `base_row` serves any number of requests.
+        """
+        self.gate(model, at_us)
+        self.cache_row(model, at_us)
+        base = self.base_row(model, purpose, window, at_us)
+        timelines = [self._floors[model], self._cache_numbers[model]]
+        if (own := self._base_numbers.get((model, purpose, window))) is not None:
+            timelines.append(own)
+        changes = [t.starts[place] for t in timelines if (place := bisect_right(t.starts, at_us)) < len(t.starts)]
+        if own is None and base is not None and (end := self.all_base_rows[base].valid_until_us) is not None:
+            changes.append(end)
+        return min(changes, default=None)
+
     def gates_key(self) -> Hashable:
         """Equal for two sets exactly if every model is enabled at the same times with the same floors.
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 from cachesim import __version__
 from cachesim.core.gates import REJECTED, ZERO
 from cachesim.core.ledger import TariffSet
-from cachesim.core.pricing import BilledSplit, unit_prices
+from cachesim.core.pricing import EXACT, BilledSplit, unit_prices
 from cachesim.replay import Classified
 from cachesim.store.db import insert_frame
 from cachesim.store.deletion import clear_run
@@ -46,15 +47,19 @@ class Prices:
         rows = (self.tariff.all_base_rows[base] for base, _ in self._numbers)
         return {row.source for row in rows if row.assumed}
 
-    def rows(self) -> list[tuple[Any, ...]]:
-        """(price_no, tariff, base source, cache source, assumed, six unit prices) of every pair used."""
+    def rows(self, custom: Decimal | None = None, offset: int = 0) -> list[tuple[Any, ...]]:
+        """(price_no, tariff, base source, cache source, assumed, seven unit prices) of every pair used.
+
+        custom: the write multiplier of a lifetime that upstream does not price; offset: added to every number.
+        """
         found = []
         for (base_no, cache_no), number in self._numbers.items():
             base = self.tariff.all_base_rows[base_no]
             cache = None if cache_no is None else self.tariff.all_cache_rows[cache_no]
             prices = unit_prices(base.input_price, base.output_price, cache.multipliers if cache else None)
             source = cache.source if cache else None
-            found.append((number, self.tariff.name, base.source, source, base.assumed, *prices))
+            own = None if custom is None else EXACT.multiply(base.input_price, custom)
+            found.append((number + offset, self.tariff.name, base.source, source, base.assumed, *prices, own))
         return found
 
 
@@ -167,12 +172,14 @@ class RunWriter:
             columns[f"creation_{tier}_tokens"] = columns[f"billed_creation_{tier}_tokens"] = zeros
         insert_frame(self._con, "classified", columns)
 
-    def prices(self, prices: Sequence[Prices]) -> None:
-        """Store the unit prices that were used."""
-        rows = [(self.run_no, *row) for p in prices for row in p.rows()]
+    def prices(self, prices: Sequence[Prices], customs: Sequence[tuple[int, Decimal]] = ()) -> None:
+        """Store the unit prices that were used, and once more for every custom lifetime: (offset, multiplier)."""
+        copies: list[tuple[int, Decimal | None]] = [(0, None), *customs]
+        rows = [(self.run_no, *row) for p in prices for offset, custom in copies for row in p.rows(custom, offset)]
         names = (
             "run_no", "price_no", "tariff", "base_source", "cache_source", "assumed",
             "uncached", "read", "creation_5m", "creation_1h", "creation_24h", "completion",
+            "creation_custom",
         )  # fmt: skip
         if rows:
             insert_frame(self._con, "unit_prices", dict(zip(names, zip(*rows, strict=True), strict=True)))

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
-from cachesim.synth.traffic import generate, write
+from cachesim.synth.plant import Plant
+from cachesim.synth.traffic import generate, requests_for, write
 
-__all__ = ["generate", "write"]
+__all__ = ["Plant", "generate", "requests_for", "write"]

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from operator import itemgetter
 from random import Random
 from typing import IO, Final, NamedTuple
 
 from cachesim.synth.apps import ARCHETYPES, App, make_apps
+from cachesim.synth.lines import rfc3339, start_ms, usage_field
+from cachesim.synth.plant import FEWEST, NOTHING, SHARE, Plant, mean_planted_bytes, planted_lines
 from cachesim.synth.pool import Pool
 from cachesim.synth.session import Draft, Session
 
 MODELS: Final = ("deepseek-chat", "kimi-k2", "gpt-oss-120b", "minimax-m2")
 PRINCIPALS: Final = ("harbor", "juniper", "meridian", "quarry", "saffron", "tundra")
-START: Final = datetime(2026, 3, 2, tzinfo=UTC)
-"""Midnight at the start of all generated traffic, a Monday."""
-HOURLY_LOAD: Final = (2, 1, 1, 1, 1, 2, 3, 6, 10, 13, 14, 13, 10, 13, 15, 15, 13, 10, 8, 6, 5, 4, 3, 2)
-_HOUR_MS: Final = 3_600_000
+_MEAN_LINE_BYTES: Final = 31_700
+"""Of a large log at scale 1, by measurement."""
 
 
 class _Due(NamedTuple):
@@ -45,13 +45,26 @@ def generate(
     principals: Sequence[str] = PRINCIPALS,
     days: float = 1.0,
     scale: float = 1.0,
+    plant: Plant = NOTHING,
 ) -> Iterator[bytes]:
     """Yields `requests` capture lines (each with its line end) in order of arrival; equal arguments, equal bytes.
 
     Sessions begin within `days` of START and may run on for hours after it. `scale` multiplies the length of
-    prompts and results (1.0: about 30 kB a line), but not of the short prompts around the floor.
+    prompts and results (1.0: about 30 kB a line), but not of the short prompts around the floor. The lines of a plant
+    come on top, among the others, which stay as they are.
     """
-    return _Traffic(seed, requests, list(models), list(principals), days, scale).lines()
+    lines = _Traffic(seed, requests, list(models), list(principals), days, scale).lines()
+    planted = planted_lines(plant, seed, requests, principals, days)
+    return (line for _, line in heapq.merge(lines, planted, key=itemgetter(0)))
+
+
+def requests_for(size_bytes: float, plant: Plant = NOTHING) -> int:
+    """How many requests make a log of about `size_bytes` at scale 1, what is planted beside them included."""
+    planted = mean_planted_bytes(plant)
+    requests = size_bytes / (_MEAN_LINE_BYTES + SHARE * planted)
+    if requests * SHARE < FEWEST:
+        requests = (size_bytes - FEWEST * planted) / _MEAN_LINE_BYTES
+    return max(1, round(requests))
 
 
 def write(
@@ -63,12 +76,13 @@ def write(
     principals: Sequence[str] = PRINCIPALS,
     days: float = 1.0,
     scale: float = 1.0,
+    plant: Plant = NOTHING,
 ) -> int:
-    """Writes what `generate` yields and returns the bytes written."""
+    """Writes what `generate` yields and returns the number of lines written."""
     written = 0
-    for line in generate(seed, requests, models=models, principals=principals, days=days, scale=scale):
+    for line in generate(seed, requests, models=models, principals=principals, days=days, scale=scale, plant=plant):
         out.write(line)
-        written += len(line)
+        written += 1
     return written
 
 
@@ -85,20 +99,20 @@ class _Traffic:
         self._order = 0
         self._plan = self._plan_sessions(days)
 
-    def lines(self) -> Iterator[bytes]:
-        """The lines; one pass only."""
+    def lines(self) -> Iterator[tuple[int, bytes]]:
+        """The lines, each with its arrival in ms; one pass only."""
         starts = iter(self._plan)
         start = next(starts, None)
         for number in range(self._requests):
             while start is not None and (not self._due or start[0] <= self._due[0].at_ms):
                 self._begin(*start)
                 start = next(starts, None)
-            yield self._arrive(number, heapq.heappop(self._due))
+            due = heapq.heappop(self._due)
+            yield due.at_ms, self._arrive(number, due)
 
     def _plan_sessions(self, days: float) -> list[tuple[int, int, App, int]]:
         """(start in ms, number, application, turns), by start, with enough turns in all."""
         rng = self._rng
-        hours = [hour for hour, load in enumerate(HOURLY_LOAD) for _ in range(load)]
         weights = [app.archetype.weight for app in self._apps]
         plan: list[tuple[int, int, App, int]] = []
         planned = 0
@@ -107,10 +121,7 @@ class _Traffic:
             app = self._apps[len(plan)] if len(plan) < len(ARCHETYPES) else rng.choices(self._apps, weights)[0]
             low, high = app.archetype.turns
             turns = rng.randrange(low, high + 1)
-            # Less than a day keeps the shape of the day, only faster.
-            hour = (rng.choice(hours) + rng.random()) * min(1.0, days)
-            day = int(rng.random() * max(1.0, days))
-            plan.append((int((day * 24 + hour) * _HOUR_MS), len(plan), app, turns))
+            plan.append((start_ms(rng, days), len(plan), app, turns))
             planned += turns
         plan.sort(key=lambda item: item[:2])
         return plan
@@ -126,7 +137,7 @@ class _Traffic:
     def _arrive(self, number: int, due: _Due) -> bytes:
         """The line of one request, after scheduling whatever follows from how it ended."""
         session = due.session
-        clock = _rfc3339(due.at_ms)
+        clock = rfc3339(due.at_ms)
         draft = due.drafted or session.draft(clock)
         outcome = self._outcome(draft)
         completion_tokens = self._rng.randrange(40, 400)
@@ -135,7 +146,7 @@ class _Traffic:
                 completion_tokens = self._go_on(due.at_ms, outcome, session, draft, clock)
             else:
                 self._push(due.at_ms + outcome.duration_ms + self._rng.randrange(500, 20_000), session, None)
-        usage = _usage(draft.prompt_tokens, completion_tokens) if outcome.succeeded else b""
+        usage = usage_field(draft.prompt_tokens, completion_tokens) if outcome.succeeded else b""
         head = b'{"at":"%b","duration_ms":%d,"id":"r%07d","principal":"%b","session":"%b","tags":{"app":"%b"},' % (
             clock,
             outcome.duration_ms,
@@ -188,16 +199,3 @@ def _routing(app: App) -> bytes:
     if app.archetype.purpose:
         fields += b'"purpose":"%b","completion_window":"24h",' % app.archetype.purpose
     return fields
-
-
-def _usage(prompt: int, completion: int) -> bytes:
-    return b'"usage":{"prompt_tokens":%d,"completion_tokens":%d,"total_tokens":%d},' % (
-        prompt,
-        completion,
-        prompt + completion,
-    )
-
-
-def _rfc3339(at_ms: int) -> bytes:
-    moment = START + timedelta(milliseconds=at_ms)
-    return moment.strftime("%Y-%m-%dT%H:%M:%S").encode() + b".%03dZ" % (at_ms % 1000)

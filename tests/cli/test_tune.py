@@ -1,12 +1,10 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import dataclass, field
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import duckdb
@@ -14,6 +12,7 @@ import pytest
 from sample_run import Req, fill
 from sample_sweep import HOUR_US, Cells, Facts, Var, fill_sweep
 
+import cachesim.sweep
 from cachesim.cli import main
 from cachesim.cli.tune import make_axes, parse_share
 from cachesim.errors import UsageError
@@ -59,9 +58,7 @@ def database(tmp_path: Path) -> str:
 @pytest.fixture
 def engine(monkeypatch: pytest.MonkeyPatch) -> FakeSweep:
     fake = FakeSweep(Facts(168 * HOUR_US, 3600))
-    module = ModuleType("cachesim.sweep.sweep")
-    module.sweep = fake  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "cachesim.sweep.sweep", module)
+    monkeypatch.setattr(cachesim.sweep, "sweep", fake)
     return fake
 
 
@@ -177,4 +174,4 @@ def test_a_database_without_a_replay_says_what_to_do(
     open_database(path).close()
     code, _, err = run(capsys, "tune", "--db", path)
     assert code == 2
-    assert "holds no replay yet; make one with `cachesim replay LOG…`" in err
+    assert "holds no run yet; make one with `cachesim replay LOG…`" in err

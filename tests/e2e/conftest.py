@@ -35,14 +35,6 @@ def cli(capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPat
 
 
 @pytest.fixture(scope="session")
-def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tokenizer() -> Path:
     """A tokenizer for which every word is one token."""
-    from tokenizers import Tokenizer
-    from tokenizers.models import WordLevel
-    from tokenizers.pre_tokenizers import WhitespaceSplit
-
-    made = Tokenizer(WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
-    made.pre_tokenizer = WhitespaceSplit()
-    path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
-    made.save(str(path))
-    return path
+    return Path(__file__).parents[2] / "fixtures" / "words-tokenizer.json"
