@@ -23,6 +23,7 @@ ARROWS: dict[str, set[str]] = {
     "trace": {"core", "errors"},
     "report": {"core", "errors", "recommend"},
     "recommend": {"core"},
+    "episodes": {"core", "index", "replay", "store"},
     "synth": set(),
     "assumed_prices": {"core"},
     "config": {"assumed_prices", "core", "errors"},

@@ -191,11 +191,11 @@ def _style(name: str, text: str) -> str:
     return "cyan" if name == "token_hit_rate" else ""
 
 
-def table_columns(columns: Sequence[str], rows: Sequence[Row]) -> list[str]:
-    """The columns a table shows: those for machines never, those about exceptions only where there is one."""
+def table_columns(columns: Sequence[str], rows: Sequence[Row], *, machine: bool = False) -> list[str]:
+    """The columns a table shows: those for machines only if asked, those about exceptions only where there is one."""
     shown = []
     for name in columns:
-        column = BY_NAME.get(name)
-        if column is None or column.shown == "always" or (column.shown == "if_any" and any(r[name] for r in rows)):
+        kind = BY_NAME[name].shown if name in BY_NAME else "always"
+        if kind == "always" or (kind == "machine" and machine) or (kind == "if_any" and any(r[name] for r in rows)):
             shown.append(name)
     return shown

@@ -12,7 +12,7 @@ from cachesim.report.formats import clean
 from cachesim.report.lifetimes import gaps, lifetimes, seconds_of, tier_choices
 from cachesim.report.render import explain_columns, note_dropped, say
 from cachesim.report.sweeps import NOW, along, bound_rows
-from cachesim.report.tables import NONE, number, table
+from cachesim.report.tables import NONE, number, table, table_columns
 from cachesim.report.tune_words import (
     LABELS,
     answer_lines,
@@ -172,7 +172,7 @@ def _section(tuning: Tuning, axis: Axis, console: Console, top: int) -> list[str
     blocks = [*([((), tuning.totals)] if len(groups) > 1 else []), *groups[:GROUPS_SHOWN]]
     tables = [_lines(tuning, axis, key, rows, top) for key, rows in blocks]
     every = [row for lines, _ in tables for row in lines]
-    columns = [n for n in axis.columns if BY_NAME[n].shown != "if_any" or any(row[n] for row in every)]
+    columns = table_columns(axis.columns, every, machine=True)
     dropped: list[str] = []
     for lines, _ in tables:
         dropped += table([axis.name, *columns], lines, console.width, keep=[axis.name])[1]
