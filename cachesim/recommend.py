@@ -214,7 +214,7 @@ def _thin(
     """The first fact that is missing for any answer, as a code and in words."""
     if model in evidence.estimated_models:
         return "exact_token_counts", (
-            "its token counts are estimates, and a floor decides on exact ones; replay with --tokenizer MODEL=SOURCE"
+            "token counts are estimates, and a floor decides on exact ones; replay with --tokenizer MODEL=SOURCE"
         )
     needed_us = max(LEAST_SPAN_US, LIFETIMES_IN_SPAN * evidence.longest_ttl_s * 1_000_000)
     if evidence.span_us < needed_us:
@@ -226,15 +226,14 @@ def _thin(
         asked = side.now["asked"] if side else 0
         if asked < LEAST_DECIDING[part]:
             return "requests", (
-                f"{asked:,} of its requests reach the cache in the {_PARTS[part]},"
-                f" at least {LEAST_DECIDING[part]} are needed"
+                f"{asked:,} requests reach the cache in the {_PARTS[part]}, at least {LEAST_DECIDING[part]} are needed"
             )
     for part, side in zip(LEAST_DECIDING, sides, strict=True):
         if side is None or not side.floors:
             return "floors", "no variant of the sweep differs from `now` in the floor alone; give --floor"
         if objective is not Objective.TOKEN_HIT_RATE and _unknown_money(side):
             return "prices", (
-                f"{side.now['unpriced'] or 0:,} of its requests have no price in the {_PARTS[part]};"
+                f"{side.now['unpriced'] or 0:,} requests have no price in the {_PARTS[part]};"
                 " add a [[base_tariff]], or choose --objective token-hit-rate"
             )
     return None

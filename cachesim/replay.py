@@ -113,11 +113,14 @@ class Lane:
         """Apply every response that has completed by `now_us`, inclusive."""
         flight = self.in_flight
         while flight and flight[0].done_us <= now_us:
-            done = heapq.heappop(flight)
-            self.index.commit(done.scope, done.result.writes, done.result.refreshes, done.done_us)
+            self.commit(heapq.heappop(flight))
         index = self.index
         if isinstance(index, MemoryIndex) and index.wants_sweep:
             index.sweep(now_us, {(f.scope, r.prefix) for f in flight for r in f.result.refreshes})
+
+    def commit(self, done: InFlight) -> None:
+        """Apply one response that has completed."""
+        self.index.commit(done.scope, done.result.writes, done.result.refreshes, done.done_us)
 
     def _tiers(self, marks: Breakpoints) -> str:
         key = tuple(tier for _, tier in marks)

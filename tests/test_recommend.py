@@ -128,13 +128,13 @@ def test_if_nothing_does_better_the_present_floor_stays() -> None:
             [{**r, "asked": 29} for r in FIRST],
             REST,
             "requests",
-            "29 of its requests reach the cache in the first",
+            "29 requests reach the cache in the first",
         ),
-        (WEEK, FIRST, [{**r, "asked": 9} for r in REST], "requests", "9 of its requests reach the cache in the rest"),
-        (WEEK, FIRST, [], "requests", "0 of its requests reach the cache in the rest"),
+        (WEEK, FIRST, [{**r, "asked": 9} for r in REST], "requests", "9 requests reach the cache in the rest"),
+        (WEEK, FIRST, [], "requests", "0 requests reach the cache in the rest"),
         (WEEK, FIRST[:1], REST[:1], "floors", "give --floor"),
         (WEEK, [*FIRST[:3], row(2048, None, 700)], REST, "prices", "no price in the first part"),
-        (WEEK, FIRST, [row(None, None, 150), *REST[1:]], "prices", "3 of its requests have no price in the rest"),
+        (WEEK, FIRST, [row(None, None, 150), *REST[1:]], "prices", "3 requests have no price in the rest"),
     ],
 )
 def test_thin_evidence_is_refused_with_the_missing_fact(

@@ -169,13 +169,16 @@ def make_plan(
 
     names = policies or [config.policy_preset or DEFAULT_PRESET]
     sets = load_tariff_sets(tariffs) if tariffs else [config.tariff]
-    plan = RunPlan([_policy(name, config, rules or ()) for name in names], sets, parse_markers(markers))
+    plan = RunPlan([make_policy(name, config, rules or ()) for name in names], sets, parse_markers(markers))
     check_plan(plan)
     return plan
 
 
-def _policy(name: str, config: Config, changes: Sequence[str]) -> Policy:
-    """A preset with the configuration's rules and then those of --set; changed rules show in its name."""
+def make_policy(name: str, config: Config, changes: Sequence[str]) -> Policy:
+    """A preset with the configuration's rules and then those of --set; changed rules show in its name.
+
+    Raises UsageError for a preset that does not exist.
+    """
     from cachesim.cli.inputs import unknown
     from cachesim.config import apply_rules, parse_set
     from cachesim.core.policy import PRESETS

@@ -120,7 +120,7 @@ def _print_run(run: Run) -> None:
         ("trace", [f"{run.trace_digest}, {number(run.requests)} requests"]),
         ("inputs", [_input_text(i) for i in run.inputs]),
         ("tokenizers", [f"{t['source']} {t['version']}{'' if t['exact'] else ' (estimate)'}" for t in run.tokenizers]),
-        ("policies", [f"{v['policy']} · tariff {v['tariff'] or NONE} · markers {v['markers']}" for v in run.variants]),
+        ("policies", list(dict.fromkeys(map(_variant_text, run.variants)))),
         ("assumed", [a["text"] for a in run.assumptions] or ["nothing"]),
         ("problems", problem_lines(run.problems) or ["none"]),
     ]
@@ -129,6 +129,10 @@ def _print_run(run: Run) -> None:
         for i, line in enumerate(lines):
             grid.add_row(Text("" if i else label, style="dim"), Text(clean(line), overflow="fold"))
     console().print(grid)
+
+
+def _variant_text(variant: dict[str, Any]) -> str:
+    return f"{variant['policy']} · tariff {variant['tariff'] or NONE} · markers {variant['markers']}"
 
 
 def _input_text(file: dict[str, Any]) -> str:

@@ -86,6 +86,7 @@ _DEAD_PREMIUM: Final = (
     "coalesce(sum(s.dead_c5 * (p.creation_5m - p.uncached) + s.dead_c1 * (p.creation_1h - p.uncached)"
     " + s.dead_c24 * (p.creation_24h - p.uncached) + s.dead_cx * coalesce(p.creation_custom - p.uncached, 0)), 0)"
 )
+_WRITE_PREMIUM: Final = _DEAD_PREMIUM.replace("s.dead_", "s.")
 _REJECTED_LIST: Final = "coalesce(sum(s.rejected_prompt * p.uncached + s.rejected_completion * p.completion), 0)"
 
 
@@ -229,10 +230,10 @@ _ALL: Final[tuple[Column, ...]] = (
            34, "machine", "sweep"),
     Column("near_5", "near ±5 %", "requests", "count",
            "of the asked requests, those whose tokens up to the deepest breakpoint lie within ±5 % of the floor in"
-           " force: another tokenizer may flip them", _total("near_5"), 39, "machine", "sweep"),
+           " force: another tokenizer may flip them", _total("near_5"), 53, "machine", "sweep"),
     Column("near_10", "near ±10 %", "requests", "count",
            "of the asked requests, those whose tokens up to the deepest breakpoint lie within ±10 % of the floor in"
-           " force", _total("near_10"), 38, "machine", "sweep"),
+           " force", _total("near_10"), 51, "machine", "sweep"),
     Column("index_writes", "index writes", "rows", "count",
            "rows of the index written or replaced by completed responses, of failed requests too where they commit",
            _total("writes"), 45, "always", "sweep"),
@@ -274,6 +275,8 @@ GROUP_TITLES: Final[dict[str, str]] = {
     "walk_back": "block boundaries looked up per breakpoint",
     "window": "sliding: a read extends the entry's life; fixed: it does not",
     "part": "first or rest: before or after the instant that holds out the later part of the log",
+    "dimension": "what the cohort shares: principal, a tag, or the system prompt",
+    "cohort": "the principal, the tag's value, or 12 hex digits of the prefix hash of the system prompt",
     "kind": "policy or bound; a bound (off, ideal, unlimited) has tokens and no price",
     "principal": "cache and billing principal; digests of keys are shortened nowhere",
     "day": "calendar day of the arrival in --timezone",
@@ -322,7 +325,7 @@ IDEAL: Final = Column(
 
 VERSUS: Final[tuple[Column, ...]] = (
     Column("creation_tokens", "creation tokens", "tokens", "tokens",
-           "billed tokens written to the cache, whatever their lifetime", "", 60),
+           "billed tokens written to the cache, whatever their lifetime", _CREATED, 64),
     Column("read_change", "read change", "tokens", "tokens", "read tokens − read tokens of `now`", "", 52),
     Column("delta_share", "to list", "share", "rate", "delta / list: what the cache does to the bill", "", 61),
     Column("change", "change", "money", "money",
@@ -340,7 +343,17 @@ VERSUS: Final[tuple[Column, ...]] = (
 )  # fmt: skip
 """How a variant of a sweep compares with its first, `now`; made from rows, see `cachesim.report.sweeps`."""
 
-BY_NAME: Final[dict[str, Column]] = {column.name: column for column in (*_ALL, IDEAL, *VERSUS)}
+LOSSES: Final[tuple[Column, ...]] = (
+    Column("write_premium", "write premium", "money", "money",
+           "what writing cost above list: creation tokens × (creation price − input price)",
+           _fully_priced(_WRITE_PREMIUM), 84),
+    Column("read_saving", "read saving", "money", "money",
+           "what reading saved: read tokens × (input price − read price); delta = write premium − read saving",
+           _priced("coalesce(sum(s.read * (p.uncached - p.read)), 0)"), 83),
+)  # fmt: skip
+"""The two sides of delta; see `cachesim.report.losers`."""
+
+BY_NAME: Final[dict[str, Column]] = {column.name: column for column in (*_ALL, IDEAL, *VERSUS, *LOSSES)}
 
 _LEAD_KINDS: Final[dict[str, Kind]] = {"variant": "count", "floor": "tokens", "walk_back": "count"}
 

@@ -38,8 +38,14 @@ class Run:
     variants: list[dict[str, Any]]
 
     def entry(self, *, full: bool = False) -> dict[str, Any]:
-        """The run in JSON output: no number, no wall clock; `full` adds options and every rule of every variant."""
-        variants = [{k: v for k, v in variant.items() if full or k != "rules"} for variant in self.variants]
+        """The run in JSON output: no number, no wall clock; `full` adds options and every rule of every variant.
+
+        Without `full`, variants of a sweep that differ in rules or lifetimes alone are one.
+        """
+        variants = self.variants
+        if not full:
+            names = [{k: v for k, v in variant.items() if k not in ("rules", "ttl")} for variant in self.variants]
+            variants = list({tuple(variant.values()): variant for variant in reversed(names)}.values())[::-1]
         entry = {
             "run": self.digest,
             "cachesim_version": self.cachesim_version,
@@ -63,19 +69,6 @@ def latest_run(con: duckdb.DuckDBPyConnection) -> int:
     row = con.execute("SELECT max(run_no) FROM runs").fetchone()
     if row is None or row[0] is None:
         raise UsageError("the database holds no run yet; make one with `cachesim replay LOG…`")
-    return int(row[0])
-
-
-def find_replay(con: duckdb.DuckDBPyConnection, name: str) -> int:
-    """Like `find_run`, but `latest` is the newest replay: the run that sweeps are made from.
-
-    Raises UsageError also where there is none.
-    """
-    if name != "latest":
-        return find_run(con, name)
-    row = con.execute("SELECT max(run_no) FROM runs WHERE run_no NOT IN (SELECT run_no FROM sweep_groups)").fetchone()
-    if row is None or row[0] is None:
-        raise UsageError("the database holds no replay yet; make one with `cachesim replay LOG…`")
     return int(row[0])
 
 
@@ -103,6 +96,23 @@ def find_run(con: duckdb.DuckDBPyConnection, name: str) -> int:
     return int(found[0][1])
 
 
+def find_replay(con: duckdb.DuckDBPyConnection, name: str) -> int:
+    """Like `find_run`, for what needs requests and not only sums: `latest` is the newest that `replay` made.
+
+    What `compare` replays to answer a question is not the basis of the next one. Raises UsageError for a sweep.
+    """
+    if name == "latest":
+        row = con.execute(
+            "SELECT max(run_no) FROM runs WHERE run_no NOT IN (SELECT run_no FROM swept)"
+            " AND json_extract_string(options, '$.made_for') IS NULL"
+        ).fetchone()
+        return latest_run(con) if row is None or row[0] is None else int(row[0])
+    run_no = find_run(con, name)
+    if con.execute("SELECT 1 FROM swept WHERE run_no = ? LIMIT 1", [run_no]).fetchone():
+        raise UsageError(f"run {name!r}: a sweep, which keeps sums and no requests; name a replay of `cachesim runs`")
+    return run_no
+
+
 def show_run(con: duckdb.DuckDBPyConnection, run_no: int) -> Run:
     """Everything known of one run; raises UsageError if there is no such run."""
     row = con.execute(
@@ -123,10 +133,14 @@ def show_run(con: duckdb.DuckDBPyConnection, run_no: int) -> Run:
         con, "SELECT source, version, exact FROM trace_tokenizers WHERE trace_no = ? ORDER BY tokenizer_no", row[2]
     )
     variants = _dicts(
-        con, "SELECT kind, policy, tariff, markers, rules FROM variants WHERE run_no = ? ORDER BY variant_no", run_no
+        con,
+        "SELECT kind, policy, tariff, markers, rules, ttl FROM variants WHERE run_no = ? ORDER BY variant_no",
+        run_no,
     )
     for variant in variants:
         variant["rules"] = orjson.loads(variant["rules"])
+        if variant["ttl"] is None:
+            del variant["ttl"]
     options, assumptions, problems = (orjson.loads(text) for text in row[7:])
     number, digest, trace_no, trace_digest, requests, created_at, version = row[:7]
     return Run(

@@ -17,7 +17,7 @@ Row = dict[str, Any]
 NONE: Final = "–"
 GAP: Final = 2
 MONEY_DIGITS: Final = 3
-_SIGNED: Final = frozenset(
+SIGNED: Final = frozenset(
     {"delta", "drift", "read_change", "delta_share", "change", "change_share", "revenue_change", "revenue_change_share"}
 )
 KEEP: Final = 1000
@@ -66,12 +66,12 @@ def cell(name: str, value: Any, decimals: int = 2) -> str:
         return NONE
     match kind_of(name):
         case "money":
-            return money(value, decimals, signed=name in _SIGNED)
+            return money(value, decimals, signed=name in SIGNED)
         case "rate":
-            return percent(value, signed=name in _SIGNED)
+            return percent(value, signed=name in SIGNED)
         case "mean":
             return f"{value:,.1f}"
-        case "tokens" if name in _SIGNED:
+        case "tokens" if name in SIGNED:
             return signed_number(value)
         case "time":
             return instant_text(value)
@@ -191,11 +191,11 @@ def _style(name: str, text: str) -> str:
     return "cyan" if name == "token_hit_rate" else ""
 
 
-def table_columns(columns: Sequence[str], rows: Sequence[Row]) -> list[str]:
-    """The columns a table shows: those for machines never, those about exceptions only where there is one."""
+def table_columns(columns: Sequence[str], rows: Sequence[Row], *, machine: bool = False) -> list[str]:
+    """The columns a table shows: those for machines only if asked, those about exceptions only where there is one."""
     shown = []
     for name in columns:
-        column = BY_NAME.get(name)
-        if column is None or column.shown == "always" or (column.shown == "if_any" and any(r[name] for r in rows)):
+        kind = BY_NAME[name].shown if name in BY_NAME else "always"
+        if kind == "always" or (kind == "machine" and machine) or (kind == "if_any" and any(r[name] for r in rows)):
             shown.append(name)
     return shown
