@@ -139,7 +139,7 @@ def compiled_kernel() -> Callable[..., None]:
     """`cachesim.core.kernel.simulate` as machine code."""
     from numba.extending import register_jitable
 
-    for name in ("life", "floor_of", "below", "bill", "gap", "dead", "extend", "arrive", "commit", "finish"):
+    for name in ("life", "floor_of", "below", "bill", "gap", "reach", "dead", "extend", "arrive", "commit", "finish"):
         register_jitable(forceinline=True)(getattr(kernel, name))
     return _compiled(kernel.simulate)
 
