@@ -57,6 +57,16 @@ def body_rule_sets(policies: Sequence[Policy]) -> list[BodyRules]:
     return list(dict.fromkeys(p.body_rules for p in [*PRESETS.values(), *policies]))
 
 
+def missing_rules(known: Sequence[BodyRules], wanted: Sequence[BodyRules]) -> list[BodyRules]:
+    """Those of `wanted` that a trace prepared for `known` does not have, each once."""
+    return [rules for rules in dict.fromkeys(wanted) if rules not in known]
+
+
+def same_preparation(job: Preparation, digest: str) -> bool:
+    """Whether the job, whose sources know their SHA-256, prepares the trace called `digest`. Raises InputError."""
+    return _digest(job, [source.sha256 or "" for source in job.sources]) == digest
+
+
 def prepare(con: duckdb.DuckDBPyConnection, job: Preparation, progress: Progress | None = None) -> PreparedTrace:
     """The prepared trace of the job's logs, stored (or found) in the database.
 
@@ -107,8 +117,9 @@ def _find_prepared(con: duckdb.DuckDBPyConnection, job: Preparation) -> int | No
     paths = [source.path for source in job.sources]
     if not all(size is not None and has_input_of_size(con, size) for size in sizes):
         return None
-    digests = [digest_file(path) for path in paths if path is not None]
-    return find_trace(con, _digest(job, [sha for _, sha in digests]))
+    known = [source.sha256 for source in job.sources]
+    digests = [sha or digest_file(path)[1] for path, sha in zip(paths, known, strict=True) if path is not None]
+    return find_trace(con, _digest(job, digests))
 
 
 def _digest(job: Preparation, inputs: Sequence[str]) -> str:
@@ -160,8 +171,22 @@ def _read(
         digest,
         builder,
         list(_inputs(job.sources, facts)),
-        {**_facts(facts, reasons), "recorded_writes_assumed_5m": builder.assumed_5m},
+        {
+            **_facts(facts, reasons),
+            "recorded_writes_assumed_5m": builder.assumed_5m,
+            "reading": _reading(job),
+        },
     )
+
+
+def _reading(job: Preparation) -> dict[str, Any]:
+    """How the logs were read, as JSON: with it they can be read again for other rules."""
+    regular = [source.path if source.rereadable else None for source in job.sources]
+    return {
+        "options": {**asdict(job.options), "principals": dict(job.options.principals)},
+        "models": {pattern: [m.tokenizer, m.tokenizer_version] for pattern, m in job.config.models.items()},
+        "paths": [None if path is None else str(path.absolute()) for path in regular],
+    }
 
 
 def _refuse_unusable(job: Preparation, records: int, reasons: Counter[str], filtered: int = 0) -> None:

@@ -33,6 +33,7 @@ ARROWS: dict[str, set[str]] = {
     "run": {"core", "errors", "index", "replay", "store"},
     "check": {"core", "store"},
     "assumptions": {"core", "run", "store", "trace"},
+    "stored_plan": {"assumed_prices", "config", "core", "errors", "pipeline", "run", "store", "trace"},
 }
 OUTERMOST = {"cli", "__main__", "__init__"}  # cli may import everything; nothing imports cli but __main__
 CORE_PACKAGES = {"orjson", "msgspec"}

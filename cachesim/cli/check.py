@@ -130,7 +130,7 @@ def _as_json(found: LogCheck, sources: Sequence[Source]) -> dict[str, Any]:
             plain[name.removesuffix("_us") if is_time else name] = instant_text(value) if is_time else value
         return plain
 
-    facts = {name: value for name, value in found.facts.items() if name != "files"}
+    facts = {name: value for name, value in found.facts.items() if name not in ("files", "reading")}
     return {
         "schema": "cachesim.check/1",
         "command": "check",

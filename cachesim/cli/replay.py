@@ -213,7 +213,7 @@ def _run(
     from cachesim.report.runs import find_run, show_run
     from cachesim.run import Run
     from cachesim.store.db import transaction
-    from cachesim.trace.open import utf8_name
+    from cachesim.stored_plan import plan_options
 
     earlier = None
     if continue_run is not None:
@@ -224,7 +224,7 @@ def _run(
     warnings = [*config.warnings, *(w for t in plan.tariffs if t is not config.tariff for w in t.warnings)]
     with no_collection(), transaction(con), progress(trace.request_count, "replaying", arguments.quiet) as advance:
         return Run(con, trace, plan, earlier).execute(
-            {"plan": plan.describe(), "files": [utf8_name(file) for file in arguments.files]},
+            plan_options(plan, arguments.files),
             lambda prices: assumptions(trace, plan, options, prices, warnings, earlier[1] if earlier else None),
             problems(trace),
             advance,

@@ -12,7 +12,7 @@ from cachesim.core.markers import MarkerFact
 from cachesim.core.policy import BodyRules
 from cachesim.prepare.tokenizers import UsedTokenizer
 from cachesim.replay import PreparedRequest
-from cachesim.store.traces import PreparedTrace
+from cachesim.store.traces import PreparedTrace, TraceInput
 
 if TYPE_CHECKING:
     import duckdb
@@ -45,6 +45,23 @@ def has_input_of_size(con: duckdb.DuckDBPyConnection, size: int) -> bool:
 def known_counts(con: duckdb.DuckDBPyConnection, version: str) -> dict[bytes, int]:
     """All counts remembered for a tokenizer version, by text digest."""
     return dict(con.execute("SELECT digest, tokens FROM token_counts WHERE version = ?", [version]).fetchall())
+
+
+def trace_rules(con: duckdb.DuckDBPyConnection, trace_no: int) -> list[BodyRules]:
+    """The body rule sets a stored trace was prepared for; position = rules_no."""
+    row = con.execute("SELECT body_rules FROM traces WHERE trace_no = ?", [trace_no]).fetchone()
+    assert row is not None
+    return [_body_rules(rules) for rules in json.loads(row[0])]
+
+
+def trace_inputs(con: duckdb.DuckDBPyConnection, trace_no: int) -> list[TraceInput]:
+    """The files a stored trace was read from, in order."""
+    rows = con.execute(
+        "SELECT name, bytes, sha256, log_format, records, bad_lines FROM trace_inputs WHERE trace_no = ? "
+        "ORDER BY file_no",
+        [trace_no],
+    ).fetchall()
+    return [TraceInput(*row) for row in rows]
 
 
 def load_trace(con: duckdb.DuckDBPyConnection, trace_no: int) -> PreparedTrace:
