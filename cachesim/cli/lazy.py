@@ -29,6 +29,7 @@ COMMANDS: Final[tuple[Entry, ...]] = (
     Entry("check", "Replay", "Read logs and configuration without replaying, and say what would be assumed."),
     Entry("report", "Results", "Hit rates and bills of a run, by model, principal, day, tag, request …"),
     Entry("runs", "Results", "List, show and delete the runs of a database."),
+    Entry("compare", "What if", "Two policies, tariffs, marker strategies, runs or periods: what changes for whom."),
     Entry("policies", "Rules and proofs", "The classifier versions, rule by rule, and where they differ."),
     Entry("conformance", "Rules and proofs", "Check the classifier against golden cases of the real gateway."),
     Entry("synth", "Rules and proofs", "Write a synthetic request log to try things on."),

@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal
 
-Kind = Literal["text", "count", "tokens", "rate", "money", "time", "flag"]
+Kind = Literal["text", "count", "tokens", "rate", "points", "money", "time", "flag"]
+"""points: the difference of two rates."""
 Shown = Literal["always", "if_any", "machine"]
 
 
@@ -190,6 +191,18 @@ GROUP_TITLES: Final[dict[str, str]] = {
     "reason": "why a request is inactive, zero or rejected; empty where it used the cache",
     "log_format": "format of the log file",
     "request": "the request's id",
+    "side": "a (before), b (after) or change (b − a); rates: their difference",
+    "period": "the arrivals that the side is about, since ≤ arrival < until",
+    "changed": "class: outcome or reason is another; split: the same class with other billed tokens",
+    "outcome_a": "outcome on side A",
+    "reason_a": "reason on side A",
+    "outcome_b": "outcome on side B",
+    "reason_b": "reason on side B",
+    "rule": "the rule, or rules that only make sense together, switched in this step",
+    "upstream": "upstream version that brought it",
+    "rules": "the rules by name",
+    "from": "outcome (reason) on side A",
+    "to": "outcome (reason) on side B",
 }
 
 REQUEST_COLUMNS: Final[tuple[tuple[str, Kind, str], ...]] = (
@@ -226,7 +239,48 @@ IDEAL: Final = Column(
 )
 """Stands beside the token hit rate on the first screen; its value comes from another variant's row."""
 
-BY_NAME: Final[dict[str, Column]] = {column.name: column for column in (*COLUMNS, IDEAL)}
+_COMPARED: Final[tuple[tuple[str, str, str, Kind, str, int], ...]] = (
+    ("charged_per_mtok", "charged per M prompt tokens", "money", "money",
+     "charged (completion included) / prompt tokens × 1,000,000, rounded to 12 decimals", 40),
+    ("charged_per_request", "charged per request", "money", "money",
+     "charged / successful requests, rounded to 12 decimals", 38),
+    ("charged_to_list", "charged / list", "share", "rate", "charged / list: what caching leaves of the list price", 39),
+    ("requests_a", "requests A", "requests", "count", "requests that count on side A", 88),
+    ("requests_b", "requests B", "requests", "count", "requests that count on side B", 88),
+    ("prompt_tokens_a", "prompt tokens A", "tokens", "tokens", "prompt tokens billed on side A", 40),
+    ("prompt_tokens_b", "prompt tokens B", "tokens", "tokens", "prompt tokens billed on side B", 41),
+    ("read_tokens_a", "read A", "tokens", "tokens", "billed read tokens on side A", 60),
+    ("read_tokens_b", "read B", "tokens", "tokens", "billed read tokens on side B", 61),
+    ("creation_tokens_a", "creation A", "tokens", "tokens", "billed creation tokens of all tiers on side A", 50),
+    ("creation_tokens_b", "creation B", "tokens", "tokens", "billed creation tokens of all tiers on side B", 51),
+    ("read_tokens_change", "read change", "tokens", "tokens", "billed read tokens: B − A", 62),
+    ("creation_tokens_change", "creation change", "tokens", "tokens", "billed creation tokens of all tiers: B − A", 61),
+    ("token_hit_rate_a", "token hit rate A", "share", "rate", "read tokens / prompt tokens on side A", 70),
+    ("token_hit_rate_b", "token hit rate B", "share", "rate", "read tokens / prompt tokens on side B", 71),
+    ("token_hit_rate_change", "hit rate change", "percentage points", "points",
+     "token hit rate of B − token hit rate of A", 72),
+    ("charged_a", "charged A", "money", "money", "charged on side A; null: not billed there, or a price unknown", 85),
+    ("charged_b", "charged B", "money", "money", "charged on side B; null: not billed there, or a price unknown", 86),
+    ("charged_change", "change", "money", "money",
+     "charged B − charged A, where a side that does not bill the requests adds nothing; null: a price is unknown", 95),
+    ("charged_share", "of A", "share of A", "rate", "change / charged A", 75),
+    ("charged_per_mtok_a", "per M tokens A", "money", "money", "charged per million prompt tokens on side A", 87),
+    ("charged_per_mtok_b", "per M tokens B", "money", "money", "charged per million prompt tokens on side B", 87),
+    ("per_mtok_share", "per token", "share of A", "rate",
+     "charged per prompt token: (B − A) / A", 76),
+    ("requests_split", "split changed", "requests", "count",
+     "requests whose billed tokens are other than on side A", 30),
+    ("requests_changed", "changed class", "requests", "count",
+     "successful requests whose outcome or reason is another than on side A", 80),
+    ("requests_rejected_a", "rejected A", "requests", "count", "requests that side A answers with HTTP 400", 20),
+    ("requests_rejected_b", "rejected B", "requests", "count", "requests that side B answers with HTTP 400", 21),
+)  # fmt: skip
+COMPARED: Final = tuple(
+    Column(name, title, unit, kind, definition, "", weight) for name, title, unit, kind, definition, weight in _COMPARED
+)
+"""Columns of `compare`, whose values come from two variants."""
+
+BY_NAME: Final[dict[str, Column]] = {column.name: column for column in (*COLUMNS, IDEAL, *COMPARED)}
 
 
 def kind_of(name: str) -> Kind:

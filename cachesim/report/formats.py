@@ -62,7 +62,12 @@ def rate_number(value: float) -> float:
     return round(value, RATE_DECIMALS) + 0.0
 
 
-_CONVERTERS: Final[dict[Kind, Callable[[Any], Any]]] = {"money": money_text, "rate": rate_number, "time": instant_text}
+_CONVERTERS: Final[dict[Kind, Callable[[Any], Any]]] = {
+    "money": money_text,
+    "rate": rate_number,
+    "points": rate_number,
+    "time": instant_text,
+}
 """How a value is given to programs; kinds that are not here stay as they are."""
 
 
@@ -160,6 +165,7 @@ def _frame(columns: Sequence[str], rows: Sequence[Row]) -> pl.DataFrame:
         "count": pl.Int64,
         "tokens": pl.Int64,
         "rate": pl.Float64,
+        "points": pl.Float64,
         "money": pl.String,
         "time": pl.Datetime("us", "UTC"),
         "flag": pl.Boolean,

@@ -110,11 +110,29 @@ def variant_rows(
 def _aggregate_sql(
     con: duckdb.DuckDBPyConnection, run_no: int, by: Sequence[str], filters: Filters, variants: Sequence[Variant]
 ) -> str:
-    timezone = literal(check_timezone(con, filters.timezone))
+    numbers = ", ".join(str(v.variant_no) for v in variants) or "-1"
+    return figures_sql(
+        f"SELECT variant_no, kind FROM variants WHERE run_no = {run_no} AND variant_no IN ({numbers})",
+        f"""SELECT c.* EXCLUDE (seq), r.* EXCLUDE (trace_no) FROM classified c
+    JOIN requests r ON r.seq = c.seq AND r.trace_no = (SELECT trace_no FROM runs WHERE run_no = {run_no})
+    WHERE c.run_no = {run_no} AND c.variant_no IN ({numbers}){where(filters)}""",
+        f"(SELECT * FROM unit_prices WHERE run_no = {run_no})",
+        by,
+        check_timezone(con, filters.timezone),
+    )
+
+
+def figures_sql(variants: str, rows: str, prices: str, by: Sequence[str], timezone: str) -> str:
+    """SQL for variant_no, the labels of `by` (label_k0 …) and every column of COLUMNS: one row per variant and group.
+
+    variants: SQL for (variant_no, kind); rows: SQL for what is in requests and classified; prices: an SQL table of unit
+    prices whose price_no are those of the rows.
+    """
+    zone = literal(timezone)
     dimensions = [dimension(name) for name in by]
     keys = [f"k{i}" for i in range(len(by))]
-    key_sql = "".join(f", {d.key.format(tz=timezone)} AS {k}" for d, k in zip(dimensions, keys, strict=True))
-    labels = "".join(f", {d.label.format(tz=timezone, k=k)}" for d, k in zip(dimensions, keys, strict=True))
+    key_sql = "".join(f", {d.key.format(tz=zone)} AS {k}" for d, k in zip(dimensions, keys, strict=True))
+    labels = "".join(f", {d.label.format(tz=zone, k=k)} AS label_{k}" for d, k in zip(dimensions, keys, strict=True))
     cells = ", ".join(f"{sql} AS {name}" for name, sql in CELLS.items())
     figures = ", ".join(f"{column.sql} AS {quote(column.name)}" for column in COLUMNS)
     by_key = "".join(f", {k}" for k in keys)
@@ -122,15 +140,11 @@ def _aggregate_sql(
     start = "v" if not by else "s"
     join = "v LEFT JOIN s USING (variant_no)" if not by else "s JOIN v USING (variant_no)"
     return f"""
-WITH v AS (SELECT variant_no, kind FROM variants WHERE run_no = {run_no} AND variant_no IN ({_numbers(variants)})),
-r AS (
-  SELECT *, succeeded AND outcome <> 'rejected' AS billed FROM (
-    SELECT c.* EXCLUDE (seq), r.* EXCLUDE (trace_no) FROM classified c
-    JOIN requests r ON r.seq = c.seq AND r.trace_no = (SELECT trace_no FROM runs WHERE run_no = {run_no})
-    WHERE c.run_no = {run_no} AND c.variant_no IN ({_numbers(variants)}){_where(filters)})),
+WITH v AS ({variants}),
+r AS (SELECT *, succeeded AND outcome <> 'rejected' AS billed FROM ({rows})),
 s AS (SELECT variant_no{by_key}, price_no, {cells} FROM (SELECT *{key_sql} FROM r) GROUP BY ALL)
 SELECT {start}.variant_no{labels}, {figures}
-FROM {join} LEFT JOIN unit_prices p ON p.run_no = {run_no} AND p.price_no = s.price_no
+FROM {join} LEFT JOIN {prices} p ON p.price_no = s.price_no
 GROUP BY {start}.variant_no, kind{by_key} ORDER BY {start}.variant_no{order}"""
 
 
@@ -150,7 +164,7 @@ def request_rows(con: duckdb.DuckDBPyConnection, run_no: int, filters: Filters |
         for start in range(0, count, CHUNK):
             con.execute(
                 f"SELECT {fields} FROM v_requests r WHERE run_no = {run_no} AND variant_no = {variant.variant_no}"
-                f" AND seq >= {start} AND seq < {start + CHUNK}{_where(filters)} ORDER BY seq"
+                f" AND seq >= {start} AND seq < {start + CHUNK}{where(filters)} ORDER BY seq"
             )
             for values in con.fetchall():
                 yield {**head[variant.variant_no], **dict(zip(names, values, strict=True))}
@@ -212,7 +226,8 @@ def dimension(name: str) -> Dimension:
     return DIMENSIONS[name]
 
 
-def _where(filters: Filters) -> str:
+def where(filters: Filters) -> str:
+    """SQL conditions on requests that leave what the filters show, each after an AND."""
     parts = []
     if filters.since_us is not None:
         parts.append(f"at_us >= {filters.since_us}")
@@ -223,10 +238,6 @@ def _where(filters: Filters) -> str:
     if filters.principals:
         parts.append(f"principal IN ({', '.join(map(literal, filters.principals))})")
     return "".join(f" AND {part}" for part in parts)
-
-
-def _numbers(variants: Sequence[Variant]) -> str:
-    return ", ".join(str(v.variant_no) for v in variants) or "-1"
 
 
 def literal(text: str) -> str:

@@ -90,6 +90,23 @@ def find_run(con: duckdb.DuckDBPyConnection, name: str) -> int:
     return int(found[0][1])
 
 
+def find_replay(con: duckdb.DuckDBPyConnection, name: str) -> int:
+    """Like `find_run`, for what needs requests and not only sums: `latest` is the newest that `replay` made.
+
+    What `compare` replays to answer a question is not the basis of the next one. Raises UsageError for a sweep.
+    """
+    if name == "latest":
+        row = con.execute(
+            "SELECT max(run_no) FROM runs WHERE run_no NOT IN (SELECT run_no FROM swept)"
+            " AND json_extract_string(options, '$.made_for') IS NULL"
+        ).fetchone()
+        return latest_run(con) if row is None or row[0] is None else int(row[0])
+    run_no = find_run(con, name)
+    if con.execute("SELECT 1 FROM swept WHERE run_no = ? LIMIT 1", [run_no]).fetchone():
+        raise UsageError(f"run {name!r}: a sweep, which keeps sums and no requests; name a replay of `cachesim runs`")
+    return run_no
+
+
 def show_run(con: duckdb.DuckDBPyConnection, run_no: int) -> Run:
     """Everything known of one run; raises UsageError if there is no such run."""
     row = con.execute(
