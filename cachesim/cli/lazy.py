@@ -30,6 +30,7 @@ COMMANDS: Final[tuple[Entry, ...]] = (
     Entry("report", "Results", "Hit rates and bills of a run, by model, principal, day, tag, request …"),
     Entry("runs", "Results", "List, show and delete the runs of a database."),
     Entry("compare", "What if", "Two policies, tariffs, marker strategies, runs or periods: what changes for whom."),
+    Entry("gate", "What if", "Check a run against limits and a baseline, for CI: exit 0, 1, or 3 if it cannot be."),
     Entry("policies", "Rules and proofs", "The classifier versions, rule by rule, and where they differ."),
     Entry("conformance", "Rules and proofs", "Check the classifier against golden cases of the real gateway."),
     Entry("synth", "Rules and proofs", "Write a synthetic request log to try things on."),
