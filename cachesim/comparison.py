@@ -248,8 +248,12 @@ def _replay(con: duckdb.DuckDBPyConnection, found: Sequence[_Found], progress: P
 
 
 def _distinct(items: Sequence[Any]) -> list[Any]:
-    """By name: a policy or a tariff that both sides share."""
-    return list({item.name: item for item in items}.values())
+    """Policies or tariffs of both sides, each once, in an order that is the same for swapped sides."""
+    found = {item.name: item for item in items}
+    return [
+        found[name]
+        for name in sorted(found, key=lambda name: (name not in PRESETS, [*PRESETS, name].index(name), name))
+    ]
 
 
 def _plan_of(con: duckdb.DuckDBPyConnection, side: _Found) -> RunPlan:

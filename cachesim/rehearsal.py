@@ -139,7 +139,7 @@ def replay_again(
         return stored
     if not may_replay:
         raise ReplayNeeded
-    trace = trace_with_rules(con, run_no, [policy.body_rules for policy in plan.policies])
+    trace = trace_with_rules(con, run_no, [policy.body_rules for policy in plan.policies], progress)
     stored = _stored_run(con, trace.digest, plan)
     if stored is not None:
         return stored

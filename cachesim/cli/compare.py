@@ -264,5 +264,4 @@ class _Job:
             groups = screen.groups[",".join(self.by)]
             return screens.print_groups(out, found.pair, self.by, groups, screen.total)
 
-        figures = screens.wide_columns(found.pair, [])
-        self._print([*(screens.TOTALS if not self.by else ()), *figures, *screens.CLASS_COLUMNS], paint)
+        self._print(screens.explained(found.pair, self.by), paint)

@@ -239,44 +239,43 @@ IDEAL: Final = Column(
 )
 """Stands beside the token hit rate on the first screen; its value comes from another variant's row."""
 
-_COMPARED: Final[tuple[tuple[str, str, str, Kind, str, int], ...]] = (
+_ON_A_SIDE: Final[tuple[tuple[str, str, str, Kind, str, int], ...]] = (
+    ("requests", "requests", "requests", "count", "requests that count", 88),
+    ("requests_rejected", "rejected", "requests", "count", "requests answered with HTTP 400", 20),
+    ("prompt_tokens", "prompt tokens", "tokens", "tokens", "billed prompt tokens", 40),
+    ("read_tokens", "read", "tokens", "tokens", "billed read tokens", 60),
+    ("creation_tokens", "creation", "tokens", "tokens", "billed creation tokens of all tiers", 50),
+    ("token_hit_rate", "token hit rate", "share", "rate", "read tokens / prompt tokens", 70),
+    ("charged", "charged", "money", "money", "charged; null: not billed there, or a price is unknown", 85),
+    ("charged_per_mtok", "per M tokens", "money", "money", "charged per million prompt tokens", 87),
+)
+"""Each stands twice: `…_a` on side A, `…_b` on side B."""
+
+_OF_BOTH: Final[tuple[tuple[str, str, str, Kind, str, int], ...]] = (
     ("charged_per_mtok", "charged per M prompt tokens", "money", "money",
      "charged (completion included) / prompt tokens × 1,000,000, rounded to 12 decimals", 40),
     ("charged_per_request", "charged per request", "money", "money",
      "charged / successful requests, rounded to 12 decimals", 38),
     ("charged_to_list", "charged / list", "share", "rate", "charged / list: what caching leaves of the list price", 39),
-    ("requests_a", "requests A", "requests", "count", "requests that count on side A", 88),
-    ("requests_b", "requests B", "requests", "count", "requests that count on side B", 88),
-    ("prompt_tokens_a", "prompt tokens A", "tokens", "tokens", "prompt tokens billed on side A", 40),
-    ("prompt_tokens_b", "prompt tokens B", "tokens", "tokens", "prompt tokens billed on side B", 41),
-    ("read_tokens_a", "read A", "tokens", "tokens", "billed read tokens on side A", 60),
-    ("read_tokens_b", "read B", "tokens", "tokens", "billed read tokens on side B", 61),
-    ("creation_tokens_a", "creation A", "tokens", "tokens", "billed creation tokens of all tiers on side A", 50),
-    ("creation_tokens_b", "creation B", "tokens", "tokens", "billed creation tokens of all tiers on side B", 51),
     ("read_tokens_change", "read change", "tokens", "tokens", "billed read tokens: B − A", 62),
     ("creation_tokens_change", "creation change", "tokens", "tokens", "billed creation tokens of all tiers: B − A", 61),
-    ("token_hit_rate_a", "token hit rate A", "share", "rate", "read tokens / prompt tokens on side A", 70),
-    ("token_hit_rate_b", "token hit rate B", "share", "rate", "read tokens / prompt tokens on side B", 71),
     ("token_hit_rate_change", "hit rate change", "percentage points", "points",
      "token hit rate of B − token hit rate of A", 72),
-    ("charged_a", "charged A", "money", "money", "charged on side A; null: not billed there, or a price unknown", 85),
-    ("charged_b", "charged B", "money", "money", "charged on side B; null: not billed there, or a price unknown", 86),
     ("charged_change", "change", "money", "money",
      "charged B − charged A, where a side that does not bill the requests adds nothing; null: a price is unknown", 95),
     ("charged_share", "of A", "share of A", "rate", "change / charged A", 75),
-    ("charged_per_mtok_a", "per M tokens A", "money", "money", "charged per million prompt tokens on side A", 87),
-    ("charged_per_mtok_b", "per M tokens B", "money", "money", "charged per million prompt tokens on side B", 87),
-    ("per_mtok_share", "per token", "share of A", "rate",
-     "charged per prompt token: (B − A) / A", 76),
-    ("requests_split", "split changed", "requests", "count",
-     "requests whose billed tokens are other than on side A", 30),
+    ("per_mtok_share", "per token", "share of A", "rate", "charged per prompt token: (B − A) / A", 76),
+    ("requests_split", "split changed", "requests", "count", "requests with other billed tokens than on side A", 30),
     ("requests_changed", "changed class", "requests", "count",
      "successful requests whose outcome or reason is another than on side A", 80),
-    ("requests_rejected_a", "rejected A", "requests", "count", "requests that side A answers with HTTP 400", 20),
-    ("requests_rejected_b", "rejected B", "requests", "count", "requests that side B answers with HTTP 400", 21),
 )  # fmt: skip
-COMPARED: Final = tuple(
-    Column(name, title, unit, kind, definition, "", weight) for name, title, unit, kind, definition, weight in _COMPARED
+COMPARED: Final = (
+    *(Column(name, title, unit, kind, text, "", weight) for name, title, unit, kind, text, weight in _OF_BOTH),
+    *(
+        Column(f"{name}_{side}", f"{title} {side.upper()}", unit, kind, f"on side {side.upper()}: {text}", "", weight)
+        for side in "ab"
+        for name, title, unit, kind, text, weight in _ON_A_SIDE
+    ),
 )
 """Columns of `compare`, whose values come from two variants."""
 

@@ -100,6 +100,18 @@ def print_comparison(console: Console, screen: Screen, top: int = TOP) -> list[s
     return dropped
 
 
+def explained(pair: Pair, by: Sequence[str]) -> list[str]:
+    """The columns that the screen of these groups shows, or would in a wide terminal."""
+    match list(by):
+        case []:
+            return list(dict.fromkeys([*TOTALS, *wide_columns(pair, []), *CLASS_COLUMNS]))
+        case ["class"]:
+            return list(CLASS_COLUMNS)
+        case ["request"]:
+            return list(_REQUEST_COLUMNS)
+    return [*by, *wide_columns(pair, [])]
+
+
 def print_head(console: Console, screen: Screen) -> None:
     """The sentence, and what A and B are."""
     say(console, summary(screen), "bold")

@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import random
 from collections import defaultdict
-from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pytest
-from e2e_support import Cli
+from e2e_support import Cli, Connect
 from worked_log import LOG, NEW, OLD, RECORDS, TARIFF, Expected
 
 from cachesim.comparison import Wanted, compare
@@ -21,7 +19,6 @@ from cachesim.rehearsal import replay_again
 from cachesim.report.changes import transitions
 from cachesim.report.compare import Compared, Pair, compared
 from cachesim.run import RunPlan
-from cachesim.store.db import open_database
 from cachesim.stored_plan import stored_plan
 
 BOTH = ("--policy", "dwctl-8.63", "--policy", "dwctl-10.13")
@@ -38,20 +35,6 @@ def log(cli: Cli, tmp_path: Path, tokenizer: Path) -> Cli:
     result = cli("replay", "log.jsonl", "--tokenizer", tokenizer, "--tariff", "prices.toml")
     assert result.code == 0, result.err
     return cli
-
-
-@pytest.fixture
-def con(tmp_path: Path) -> Iterator[Any]:
-    """Opens the database of the test on demand; it is closed before the next command."""
-    opened: list[duckdb.DuckDBPyConnection] = []
-
-    def connect() -> duckdb.DuckDBPyConnection:
-        opened.append(open_database(str(tmp_path / "cachesim.duckdb")))
-        return opened[-1]
-
-    yield connect
-    for connection in opened:
-        connection.close()
 
 
 def sides(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -143,6 +126,9 @@ def test_what_is_missing_is_replayed_once_and_kept(log: Cli) -> None:
     assert log("compare", *BOTH, "--format", "json").out == first.out
     runs = log("runs", "--format", "json").rows()
     assert [run["policies"] for run in runs] == ["dwctl-10.13", "dwctl-8.63 dwctl-10.13"]
+    swapped = sides(log("compare", *BOTH[2:], *BOTH[:2], "--format", "json").rows())
+    assert subset(swapped["change"], "charged", "requests") == ["32.125", 1]
+    assert len(log("runs", "--format", "json").rows()) == 2
     log("replay", "log.jsonl", "--tokenizer", "default", "--policy", "dwctl-8.63", "--quiet")
     assert log("compare", "--run", "2", *BOTH, "--format", "json").rows() == first.rows()
     assert log("compare", "--run", "2", "--format", "json").rows() == first.rows()  # its two policies
@@ -239,7 +225,7 @@ def figures(group: Compared) -> list[Any]:
     return [group.change[name] for name in ADDITIVE]
 
 
-def test_a_side_against_itself_changes_nothing_and_swapped_sides_change_the_sign(log: Cli, con: Any) -> None:
+def test_a_side_against_itself_changes_nothing_and_swapped_sides_change_the_sign(log: Cli, con: Connect) -> None:
     log("compare", *BOTH)
     connection = con()
     found = compare(connection, Wanted(2, "dwctl-8.63"), Wanted(2, "dwctl-10.13"), may_replay=False).pair
@@ -281,7 +267,7 @@ def random_tariff(seed: int) -> str:
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_repricing_equals_replaying(log: Cli, con: Any, tmp_path: Path, seed: int) -> None:
+def test_repricing_equals_replaying(log: Cli, con: Connect, tmp_path: Path, seed: int) -> None:
     (tmp_path / "other.toml").write_text(random_tariff(seed))
     connection = con()
     repriced = compare(connection, Wanted(1), Wanted(1, tariff="other.toml"), may_replay=False).pair
