@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Final
 
 from cachesim.assumptions import tariff_assumptions
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     import duckdb
 
 Assumption = dict[str, str]
+TARIFF_FILES: Final = (".toml", ".csv", ".parquet")
 _OF_TARIFFS: Final = ("default_cache_tariff", "assumed_prices", "tariff_warning")
 _NEXT_RULE: Final = re.compile(r", (?=\w+=)")
 
@@ -152,6 +154,9 @@ def _load_tariffs(con: duckdb.DuckDBPyConnection, wanted: Sequence[Wanted]) -> d
         known |= names
         if side.tariff is not None and side.tariff not in {*names, *specs}:
             specs.append(side.tariff)
+    for spec in specs:
+        if PurePath(spec).suffix.lower() not in TARIFF_FILES:
+            raise UsageError(f"--tariff {spec!r}: neither a tariff of the run ({', '.join(sorted(known))}) nor a file")
     loaded = dict(zip(specs, load_tariff_sets(specs), strict=True)) if specs else {}
     for spec, tariff in loaded.items():
         if tariff.name in known:

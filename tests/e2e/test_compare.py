@@ -193,6 +193,8 @@ def test_unpriced_requests_never_become_zeros(log: Cli, tmp_path: Path) -> None:
         ((*BOTH, "--policy", "dwctl-8.63"), "3 of them; a comparison has two sides"),
         (("--period", "2026-03-02", "--period", ".."), "FROM..UNTIL was expected"),
         ((*BOTH, "--by", "request,model"), "stands alone"),
+        (("--tariff", "prices", "--tariff", "pricse"), "neither a tariff of the run (prices) nor a file"),
+        (("--tariff", "prices", "--tariff", "gone.toml"), "gone.toml: cannot be read"),
         ((*BOTH, "--by", "modle"), "did you mean model?"),
         ((*BOTH, "--by-rule", "--by", "model"), "has its own rows"),
         (("--markers", "as-captured", "--markers", "automatic", "--by-rule"), "may differ in --policy only"),
