@@ -36,7 +36,7 @@ def assumptions(
         *_clock(trace, options),
         *_principals(trace),
         *_recorded(trace),
-        *_tariffs(plan, prices),
+        *tariff_assumptions(plan, prices),
         *_start(trace, options, continued),
     ]
     return [{"code": code, "text": text} for code, text in [*found, *(("tariff_warning", w) for w in warnings)]]
@@ -55,7 +55,7 @@ def sweep_assumptions(
     unpriced: lifetimes that have none.
     """
     found = [pair for plan in plans for pair in _markers(plan)]
-    tariffs = [pair for plan in plans[:1] for pair in _tariffs(replace(plan, policies=()), prices)]
+    tariffs = [pair for plan in plans[:1] for pair in tariff_assumptions(replace(plan, policies=()), prices)]
     for name, factor in multipliers.items():
         tariffs.append(("multiplier", f"a write that lives {name} costs {factor} × the input price, as given"))
     if unpriced:
@@ -143,7 +143,8 @@ def _recorded(trace: PreparedTrace) -> Iterator[tuple[str, str]]:
         yield "recorded_writes_assumed_5m", f"recorded creation of {count:,} records: without a lifetime, taken as 5m"
 
 
-def _tariffs(plan: RunPlan, prices: Sequence[Prices]) -> Iterator[tuple[str, str]]:
+def tariff_assumptions(plan: RunPlan, prices: Sequence[Prices]) -> Iterator[tuple[str, str]]:
+    """(code, text) of what is assumed about the plan's tariffs and about prices that none of them gives."""
     for tariff in plan.tariffs:
         if tariff.by_default:
             row = DEFAULT_CACHE_ROW

@@ -79,7 +79,12 @@ def describe_tariff(tariff: TariffSet) -> dict[str, Any]:
 
 def run_digest(trace: PreparedTrace, plan: RunPlan, continued: str | None) -> str:
     """SHA-256 over the trace, the plan and the program's version: equal for equal results."""
-    what = {"trace": trace.digest, "plan": plan.describe(), "continues": continued, "version": __version__}
+    return digest_of(trace.digest, plan, continued)
+
+
+def digest_of(trace: str, plan: RunPlan, continued: str | None) -> str:
+    """The digest of a run over the trace of that digest."""
+    what = {"trace": trace, "plan": plan.describe(), "continues": continued, "version": __version__}
     return sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
 
 

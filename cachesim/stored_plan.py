@@ -30,12 +30,13 @@ _POLICY_RULES: Final = frozenset(f.name for f in fields(Policy)) - {"name"}
 _REPLAY_AGAIN: Final = "replay the log again"
 
 
-def plan_options(plan: RunPlan, files: Sequence[str]) -> dict[str, Any]:
+def plan_options(plan: RunPlan, files: Sequence[str], made_for: str | None = None) -> dict[str, Any]:
     """What `runs.options` keeps of a run, as JSON: its plan for people, and the tariffs for `stored_plan`.
 
-    files: the log arguments as typed.
+    files: the log arguments as typed; made_for: the command that made the run to answer a question, None for `replay`.
     """
     return {
+        **({} if made_for is None else {"made_for": made_for}),
         "plan": plan.describe(),
         "files": [utf8_name(file) for file in files],
         "tariffs": [_tariff_options(tariff) for tariff in plan.tariffs],

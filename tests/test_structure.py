@@ -36,6 +36,20 @@ ARROWS: dict[str, set[str]] = {
     "run": {"core", "errors", "index", "replay", "store"},
     "check": {"core", "store"},
     "assumptions": {"core", "run", "store", "trace"},
+    "repricing": {"core", "store"},
+    "rehearsal": {"assumed_prices", "assumptions", "core", "pipeline", "run", "store", "stored_plan", "trace"},
+    "comparison": {
+        "assumptions",
+        "config",
+        "core",
+        "errors",
+        "pipeline",
+        "rehearsal",
+        "report",
+        "repricing",
+        "run",
+        "stored_plan",
+    },
     "stored_plan": {"assumed_prices", "config", "core", "errors", "pipeline", "run", "store", "trace"},
 }
 OUTERMOST = {"api", "cli", "__main__", "__init__"}  # may import everything; nothing imports api, and cli only __main__

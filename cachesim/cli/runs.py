@@ -77,7 +77,11 @@ def _print_list(found: list[Run], db: str) -> None:
     for name in ("policies", "tariffs", "inputs"):
         grid.add_column(name, overflow="fold")
     for run in found:
-        lists = (_names(run, "policy"), _names(run, "tariff"), _shorten([i["name"] for i in run.inputs]))
+        lists = (
+            _shorten(_names(run, "policy")),
+            _shorten(_names(run, "tariff")),
+            _shorten([i["name"] for i in run.inputs]),
+        )
         head = (str(run.run_no), run.digest[:SHORT], run.created_at, number(run.requests))
         grid.add_row(*map(Text, head), *(Text(clean(", ".join(names)) or NONE) for names in lists))
     console().print(grid)

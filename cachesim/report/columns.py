@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
-Kind = Literal["text", "count", "tokens", "rate", "money", "time", "flag", "mean"]
+Kind = Literal["text", "count", "tokens", "rate", "points", "mean", "money", "time", "flag"]
+"""points: the difference of two rates."""
 Shown = Literal["always", "if_any", "machine"]
 Kept = Literal["always", "requests", "sweep"]
 
@@ -287,6 +288,18 @@ GROUP_TITLES: Final[dict[str, str]] = {
     "reason": "why a request is inactive, zero or rejected; empty where it used the cache",
     "log_format": "format of the log file",
     "request": "the request's id",
+    "side": "a (before), b (after) or change (b − a); rates: their difference",
+    "period": "the arrivals that the side is about, since ≤ arrival < until",
+    "changed": "class: outcome or reason is another; split: the same class with other billed tokens",
+    "outcome_a": "outcome on side A",
+    "reason_a": "reason on side A",
+    "outcome_b": "outcome on side B",
+    "reason_b": "reason on side B",
+    "rule": "the rule, or rules that only make sense together, switched in this step",
+    "upstream": "upstream version that brought it",
+    "rules": "the rules by name",
+    "from": "outcome (reason) on side A",
+    "to": "outcome (reason) on side B",
 }
 
 REQUEST_COLUMNS: Final[tuple[tuple[str, Kind, str], ...]] = (
@@ -353,7 +366,47 @@ LOSSES: Final[tuple[Column, ...]] = (
 )  # fmt: skip
 """The two sides of delta; see `cachesim.report.losers`."""
 
-BY_NAME: Final[dict[str, Column]] = {column.name: column for column in (*_ALL, IDEAL, *VERSUS, *LOSSES)}
+_ON_A_SIDE: Final[tuple[tuple[str, str, str, Kind, str, int], ...]] = (
+    ("requests", "requests", "requests", "count", "requests that count", 88),
+    ("requests_rejected", "rejected", "requests", "count", "requests answered with HTTP 400", 20),
+    ("prompt_tokens", "prompt tokens", "tokens", "tokens", "billed prompt tokens", 40),
+    ("read_tokens", "read", "tokens", "tokens", "billed read tokens", 60),
+    ("creation_tokens", "creation", "tokens", "tokens", "billed creation tokens of all tiers", 50),
+    ("token_hit_rate", "token hit rate", "share", "rate", "read tokens / prompt tokens", 70),
+    ("charged", "charged", "money", "money", "charged; null: not billed there, or a price is unknown", 85),
+    ("charged_per_mtok", "per M tokens", "money", "money", "charged per million prompt tokens", 87),
+)
+"""Each stands twice: `…_a` on side A, `…_b` on side B."""
+
+_OF_BOTH: Final[tuple[tuple[str, str, str, Kind, str, int], ...]] = (
+    ("charged_per_mtok", "charged per M prompt tokens", "money", "money",
+     "charged (completion included) / prompt tokens × 1,000,000, rounded to 12 decimals", 40),
+    ("charged_per_request", "charged per request", "money", "money",
+     "charged / successful requests, rounded to 12 decimals", 38),
+    ("charged_to_list", "charged / list", "share", "rate", "charged / list: what caching leaves of the list price", 39),
+    ("read_tokens_change", "read change", "tokens", "tokens", "billed read tokens: B − A", 62),
+    ("creation_tokens_change", "creation change", "tokens", "tokens", "billed creation tokens of all tiers: B − A", 61),
+    ("token_hit_rate_change", "hit rate change", "percentage points", "points",
+     "token hit rate of B − token hit rate of A", 72),
+    ("charged_change", "change", "money", "money",
+     "charged B − charged A, where a side that does not bill the requests adds nothing; null: a price is unknown", 95),
+    ("charged_share", "of A", "share of A", "rate", "change / charged A", 75),
+    ("per_mtok_share", "per token", "share of A", "rate", "charged per prompt token: (B − A) / A", 76),
+    ("requests_split", "split changed", "requests", "count", "requests with other billed tokens than on side A", 30),
+    ("requests_changed", "changed class", "requests", "count",
+     "successful requests whose outcome or reason is another than on side A", 80),
+)  # fmt: skip
+COMPARED: Final = (
+    *(Column(name, title, unit, kind, text, "", weight) for name, title, unit, kind, text, weight in _OF_BOTH),
+    *(
+        Column(f"{name}_{side}", f"{title} {side.upper()}", unit, kind, f"on side {side.upper()}: {text}", "", weight)
+        for side in "ab"
+        for name, title, unit, kind, text, weight in _ON_A_SIDE
+    ),
+)
+"""Columns of `compare`, whose values come from two variants."""
+
+BY_NAME: Final[dict[str, Column]] = {column.name: column for column in (*_ALL, IDEAL, *VERSUS, *LOSSES, *COMPARED)}
 
 _LEAD_KINDS: Final[dict[str, Kind]] = {"variant": "count", "floor": "tokens", "walk_back": "count"}
 

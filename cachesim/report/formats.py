@@ -70,6 +70,7 @@ _CONVERTERS: Final[dict[Kind, Callable[[Any], Any]]] = {
     "money": money_text,
     "rate": rate_number,
     "mean": rate_number,
+    "points": rate_number,
     "time": instant_text,
 }
 """How a value is given to programs; kinds that are not here stay as they are."""
@@ -176,6 +177,7 @@ def polars_frame(columns: Sequence[str], rows: Sequence[Row], *, numeric: bool =
         "rate": pl.Float64,
         "mean": pl.Float64,
         "money": pl.Decimal(38, 20) if numeric else pl.String,
+        "points": pl.Float64,
         "time": pl.Datetime("us", "UTC"),
         "flag": pl.Boolean,
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Final
@@ -118,10 +118,8 @@ def variant_rows(
         _check_kept(con, run_no, by, filters)
     variants = shown_variants(con, run_no, filters)
     head = _head(con, run_no, variants)
-    timezone = literal(check_timezone(con, filters.timezone))
-    dimensions = [Dimension(name) if sweep else dimension(name) for name in by]
-    labels = [d.label.format(tz=timezone, k=f"k{i}") for i, d in enumerate(dimensions)]
-    keys = [f"{d.key.format(tz=timezone)} AS k{i}" for i, d in enumerate(dimensions)]
+    timezone = check_timezone(con, filters.timezone)
+    labels, keys = grouping(by, timezone, Dimension if sweep else dimension)
     sums = (swept_sums if sweep else _request_sums)(run_no, variants, keys, filters)
     columns = SWEEP_COLUMNS if sweep else COLUMNS
     con.execute(aggregate_sql(run_no, variants, sums, labels, [column.sql for column in columns]))
@@ -129,14 +127,31 @@ def variant_rows(
     return [(no, {**head[no], **dict(zip(names, values, strict=True))}) for no, *values in con.fetchall()]
 
 
+def grouping(
+    by: Sequence[str], timezone: str, dimension_of: Callable[[str], Dimension] | None = None
+) -> tuple[list[str], list[str]]:
+    """SQL of the labels (over k0 …) and of the keys (`… AS k0`) of the dimensions called `by`."""
+    zone = literal(timezone)
+    dimensions = [(dimension_of or dimension)(name) for name in by]
+    labels = [d.label.format(tz=zone, k=f"k{i}") for i, d in enumerate(dimensions)]
+    return labels, [f"{d.key.format(tz=zone)} AS k{i}" for i, d in enumerate(dimensions)]
+
+
 def _request_sums(run_no: int, variants: Sequence[Variant], keys: Sequence[str], filters: Filters) -> str:
     """The sums `s` over the requests of a replay, per variant, group and price."""
+    return _sums_over(
+        f"""SELECT c.* EXCLUDE (seq), r.* EXCLUDE (trace_no) FROM classified c
+    JOIN requests r ON r.seq = c.seq AND r.trace_no = (SELECT trace_no FROM runs WHERE run_no = {run_no})
+    WHERE c.run_no = {run_no} AND c.variant_no IN ({_numbers(variants)}){where(filters)}""",
+        keys,
+    )
+
+
+def _sums_over(rows: str, keys: Sequence[str]) -> str:
+    """The sums `s` over rows of requests and classified, per variant, group and price."""
     cells = ", ".join(f"{sql} AS {name}" for name, sql in CELLS.items())
     return f"""SELECT variant_no{_more(f"k{i}" for i in range(len(keys)))}, price_no, {cells} FROM (
-  SELECT *, succeeded AND outcome <> 'rejected' AS billed{_more(keys)} FROM (
-    SELECT c.* EXCLUDE (seq), r.* EXCLUDE (trace_no) FROM classified c
-    JOIN requests r ON r.seq = c.seq AND r.trace_no = (SELECT trace_no FROM runs WHERE run_no = {run_no})
-    WHERE c.run_no = {run_no} AND c.variant_no IN ({_numbers(variants)}){_where(filters)})) GROUP BY ALL"""
+  SELECT *, succeeded AND outcome <> 'rejected' AS billed{_more(keys)} FROM ({rows})) GROUP BY ALL"""
 
 
 def swept_sums(run_no: int, variants: Sequence[Variant], keys: Sequence[str], filters: Filters) -> str:
@@ -144,22 +159,45 @@ def swept_sums(run_no: int, variants: Sequence[Variant], keys: Sequence[str], fi
     names = [name for name in (*CELLS, *SWEEP_CELLS) if not name.startswith("recorded_")]
     return f"""SELECT variant_no{_more(keys)}, price_no, {", ".join(f"sum({name}) AS {name}" for name in names)}
   FROM swept JOIN sweep_groups USING (run_no, group_no)
-  WHERE run_no = {run_no} AND variant_no IN ({_numbers(variants)}){_where(filters)} GROUP BY ALL"""
+  WHERE run_no = {run_no} AND variant_no IN ({_numbers(variants)}){where(filters)} GROUP BY ALL"""
 
 
 def aggregate_sql(
     run_no: int, variants: Sequence[Variant], sums: str, labels: Sequence[str], figures: Sequence[str]
 ) -> str:
     """SQL of one row per variant and group: its number, the labels (over k0 …), the figures (over `s` and `p`)."""
+    return _grouped_sql(
+        f"""SELECT variant_no, kind, json_extract(options, '$.span_us')::BIGINT AS span_us
+  FROM variants JOIN runs USING (run_no) WHERE run_no = {run_no} AND variant_no IN ({_numbers(variants)})""",
+        sums,
+        f"(SELECT * FROM unit_prices WHERE run_no = {run_no})",
+        labels,
+        figures,
+    )
+
+
+def figures_sql(variants: str, rows: str, prices: str, by: Sequence[str], timezone: str) -> str:
+    """SQL for variant_no, the labels of `by` (label_k0 …) and every column of COLUMNS: one row per variant and group.
+
+    variants: SQL for (variant_no, kind); rows: SQL for what is in requests and classified; prices: an SQL table of unit
+    prices whose price_no are those of the rows.
+    """
+    labels, keys = grouping(by, timezone)
+    named = [f"{label} AS label_k{i}" for i, label in enumerate(labels)]
+    figures = [f"{column.sql} AS {quote(column.name)}" for column in COLUMNS]
+    return _grouped_sql(variants, _sums_over(rows, keys), prices, named, figures)
+
+
+def _grouped_sql(variants: str, sums: str, prices: str, labels: Sequence[str], figures: Sequence[str]) -> str:
+    """Figures over the sums `s` and the unit prices `p`, per variant of `v` and group k0 …"""
     keys = [f"k{i}" for i in range(len(labels))]
     start = "v" if not keys else "s"
     join = "v LEFT JOIN s USING (variant_no)" if not keys else "s JOIN v USING (variant_no)"
     return f"""
-WITH v AS (SELECT variant_no, kind, json_extract(options, '$.span_us')::BIGINT AS span_us
-  FROM variants JOIN runs USING (run_no) WHERE run_no = {run_no} AND variant_no IN ({_numbers(variants)})),
+WITH v AS ({variants}),
 s AS ({sums})
 SELECT {start}.variant_no{_more(labels)}{_more(figures)}
-FROM {join} LEFT JOIN unit_prices p ON p.run_no = {run_no} AND p.price_no = s.price_no
+FROM {join} LEFT JOIN {prices} p ON p.price_no = s.price_no
 GROUP BY {start}.variant_no, kind{_more(keys)} ORDER BY {start}.variant_no{_more(f"{k} NULLS LAST" for k in keys)}"""
 
 
@@ -205,7 +243,7 @@ def request_rows(con: duckdb.DuckDBPyConnection, run_no: int, filters: Filters |
         for start in range(0, count, CHUNK):
             con.execute(
                 f"SELECT {fields} FROM v_requests r WHERE run_no = {run_no} AND variant_no = {variant.variant_no}"
-                f" AND seq >= {start} AND seq < {start + CHUNK}{_where(filters)} ORDER BY seq"
+                f" AND seq >= {start} AND seq < {start + CHUNK}{where(filters)} ORDER BY seq"
             )
             for values in con.fetchall():
                 yield {**head[variant.variant_no], **dict(zip(names, values, strict=True))}
@@ -268,7 +306,8 @@ def dimension(name: str) -> Dimension:
     return DIMENSIONS[name]
 
 
-def _where(filters: Filters) -> str:
+def where(filters: Filters) -> str:
+    """SQL conditions on requests that leave what the filters show, each after an AND."""
     parts = []
     if filters.since_us is not None:
         parts.append(f"at_us >= {filters.since_us}")

@@ -18,8 +18,23 @@ NONE: Final = "–"
 GAP: Final = 2
 MONEY_DIGITS: Final = 3
 SIGNED: Final = frozenset(
-    {"delta", "drift", "read_change", "delta_share", "change", "change_share", "revenue_change", "revenue_change_share"}
+    {
+        "delta",
+        "drift",
+        "read_change",
+        "delta_share",
+        "change",
+        "change_share",
+        "revenue_change",
+        "revenue_change_share",
+        "charged_change",
+        "charged_share",
+        "per_mtok_share",
+        "read_tokens_change",
+        "creation_tokens_change",
+    }
 )
+"""Differences: a plus sign shows that they are."""
 KEEP: Final = 1000
 """The weight of columns that never leave a table: the ones that say what a row is about."""
 
@@ -45,10 +60,21 @@ def percent(share: float, *, signed: bool = False) -> str:
     return f"{sign}{scaled:,.1f} %"
 
 
+def points(difference: float) -> str:
+    """0.031 → '+3.1 pp', the difference of two rates in percentage points."""
+    return percent(difference, signed=True).replace("%", "pp")
+
+
 def money_decimals(values: Sequence[Decimal | None]) -> int:
     """Decimals that show at least three digits of the largest value, and never fewer than two."""
     largest = max((abs(v) for v in values if v), default=Decimal(1))
     return max(2, MONEY_DIGITS - 1 - largest.adjusted())
+
+
+def change_decimals(sums: Sequence[Decimal | None], changes: Sequence[Decimal | None]) -> int:
+    """Decimals that also show two digits of the largest change, be it small beside the sums; at most 8."""
+    needed = money_decimals(sums)
+    return min(8, max(needed, money_decimals(changes) - 1)) if any(changes) else needed
 
 
 def money(value: Decimal, decimals: int, *, signed: bool = False) -> str:
@@ -65,14 +91,16 @@ def cell(name: str, value: Any, decimals: int = 2) -> str:
     if value is None:
         return NONE
     match kind_of(name):
+        case "count" | "tokens" if name in SIGNED:
+            return signed_number(value)
         case "money":
             return money(value, decimals, signed=name in SIGNED)
         case "rate":
             return percent(value, signed=name in SIGNED)
         case "mean":
             return f"{value:,.1f}"
-        case "tokens" if name in SIGNED:
-            return signed_number(value)
+        case "points":
+            return points(value)
         case "time":
             return instant_text(value)
         case "flag":
@@ -82,16 +110,23 @@ def cell(name: str, value: Any, decimals: int = 2) -> str:
 
 
 def table(
-    columns: Sequence[str], rows: Sequence[Row], width: int, *, total: Row | None = None, keep: Sequence[str] = ()
+    columns: Sequence[str],
+    rows: Sequence[Row],
+    width: int,
+    *,
+    total: Row | None = None,
+    keep: Sequence[str] = (),
+    decimals: int | None = None,
 ) -> tuple[Table, list[str]]:
     """A table of `columns` at most `width` cells wide, and the names of the columns that had to leave.
 
-    `total` becomes a last row under a line; `keep`: columns that never leave. Names are never cut: they fold into
+    `total` becomes a last row under a line; `keep`: columns that never leave; `decimals` of money, None: as many as the
+    largest sum needs. Names are never cut: they fold into
     several lines where they must.
     """
     lines = [*rows, *([total] if total else [])]
-    spread = [row[name] for row in lines for name in columns if kind_of(name) == "money"]
-    decimals = money_decimals(spread)
+    if decimals is None:
+        decimals = money_decimals([row[name] for row in lines for name in columns if kind_of(name) == "money"])
     texts = {name: [cell(name, row.get(name), decimals) for row in lines] for name in columns}
     if total:
         first = next((name for name in columns if kind_of(name) == "text"), None)
@@ -101,6 +136,19 @@ def table(
     kept, dropped = fit(widths, width, keep)
     widths = _widen({name: widths[name] for name in kept}, heads, width)
     return _build(kept, heads, texts, widths, total is not None), dropped
+
+
+def change_cell(name: str, value: Any, decimals: int = 2) -> str:
+    """The text of a difference in the column `name`: always with its sign, a rate's in percentage points."""
+    if value is None:
+        return NONE
+    match kind_of(name):
+        case "money":
+            return money(value, decimals, signed=True)
+        case "rate":
+            return points(value)
+        case _:
+            return signed_number(value)
 
 
 def title(name: str) -> str:
@@ -161,12 +209,9 @@ _REQUEST_WEIGHTS: Final = {
 def _build(
     kept: Sequence[str], heads: dict[str, str], texts: dict[str, list[str]], widths: dict[str, int], has_total: bool
 ) -> Table:
-    from rich.box import Box
-    from rich.table import Table
     from rich.text import Text
 
-    lines = Box("    \n    \n ── \n    \n ── \n    \n    \n    \n")  # a line under the headings and above the total
-    out = Table(box=lines, show_edge=False, pad_edge=False, padding=(0, GAP - 1, 0, 0), header_style="bold")
+    out = frame()
     for name in kept:
         textual = kind_of(name) in ("text", "time", "flag")
         justify: Any = "left" if textual else "right"
@@ -183,10 +228,19 @@ def _build(
     return out
 
 
+def frame() -> Table:
+    """An empty table with a line under the headings and above each further section."""
+    from rich.box import Box
+    from rich.table import Table
+
+    lines = Box("    \n    \n ── \n    \n ── \n    \n    \n    \n")
+    return Table(box=lines, show_edge=False, pad_edge=False, padding=(0, GAP - 1, 0, 0), header_style="bold")
+
+
 def _style(name: str, text: str) -> str:
     if text == NONE or text == "0":
         return "dim"
-    if name in ("delta", "change"):
+    if name in ("delta", "change", "charged_change"):
         return "green" if text.startswith("−") else "red" if text.startswith("+") else ""
     return "cyan" if name == "token_hit_rate" else ""
 

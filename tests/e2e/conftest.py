@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import io
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import duckdb
 import pytest
-from e2e_support import Cli, Result
+from e2e_support import Cli, Connect, Result
 
 from cachesim.cli import main
+from cachesim.store.db import DEFAULT_DATABASE, open_database
 
 
 @pytest.fixture
@@ -38,3 +41,17 @@ def cli(capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPat
 def tokenizer() -> Path:
     """A tokenizer for which every word is one token."""
     return Path(__file__).parents[2] / "fixtures" / "words-tokenizer.json"
+
+
+@pytest.fixture
+def con(tmp_path: Path) -> Iterator[Connect]:
+    """`con()` opens the database of the test: one that is open for longer would lock the command line out."""
+    opened: list[duckdb.DuckDBPyConnection] = []
+
+    def connect() -> duckdb.DuckDBPyConnection:
+        opened.append(open_database(str(tmp_path / DEFAULT_DATABASE)))
+        return opened[-1]
+
+    yield connect
+    for connection in opened:
+        connection.close()

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import duckdb
+
 
 @dataclass(frozen=True)
 class Result:
@@ -25,6 +27,7 @@ class Result:
 
 
 Cli = Callable[..., Result]
+Connect = Callable[[], duckdb.DuckDBPyConnection]
 
 
 def words(prefix: str, count: int) -> str:

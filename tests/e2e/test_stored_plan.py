@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import pytest
-from e2e_support import Cli
+from e2e_support import Cli, Connect
 from worked_log import LOG, RECORDS, TARIFF
 
 from cachesim.config import load_tariff_sets
 from cachesim.core.policy import PRESETS, BodyRules
 from cachesim.errors import CannotEvaluate
 from cachesim.run import run_digest
-from cachesim.store.db import open_database
 from cachesim.store.trace_reader import load_trace
 from cachesim.stored_plan import stored_plan, trace_with_rules
 
@@ -34,21 +31,7 @@ def options(cli: Cli, tmp_path: Path, tokenizer: Path) -> tuple[str, ...]:
     return ("--tokenizer", str(tokenizer))
 
 
-@pytest.fixture
-def con(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Opens the database of the test on demand: a connection that is open would lock the command line out."""
-    opened: list[duckdb.DuckDBPyConnection] = []
-
-    def connect() -> duckdb.DuckDBPyConnection:
-        opened.append(open_database(str(tmp_path / "cachesim.duckdb")))
-        return opened[-1]
-
-    yield connect
-    for connection in opened:
-        connection.close()
-
-
-def test_the_plan_of_a_replay_comes_back_whole(cli: Cli, options: tuple[str, ...], con: Any) -> None:
+def test_the_plan_of_a_replay_comes_back_whole(cli: Cli, options: tuple[str, ...], con: Connect) -> None:
     cli("replay", "log.jsonl", *options, "--policy", "dwctl-8.63", "--policy", "dwctl-10.13", "--tariff", "prices.toml",
         "--tariff", "other.toml", "--markers", "last-user:1h")  # fmt: skip
     connection = con()
@@ -64,7 +47,7 @@ def test_the_plan_of_a_replay_comes_back_whole(cli: Cli, options: tuple[str, ...
     assert run_digest(load_trace(connection, 1), plan, None) == digest
 
 
-def test_defaults_and_assumed_prices_come_back_as_such(cli: Cli, options: tuple[str, ...], con: Any) -> None:
+def test_defaults_and_assumed_prices_come_back_as_such(cli: Cli, options: tuple[str, ...], con: Connect) -> None:
     assert (
         cli("replay", "log.jsonl", *options, "--set", "min_prefix_tokens=3", "--set", "tier_seconds={5m=60}").code == 0
     )
@@ -79,7 +62,7 @@ def test_defaults_and_assumed_prices_come_back_as_such(cli: Cli, options: tuple[
     assert tariff.all_base_rows[row].assumed
 
 
-def test_of_a_sweep_the_baseline_alone_comes_back(cli: Cli, options: tuple[str, ...], con: Any) -> None:
+def test_of_a_sweep_the_baseline_alone_comes_back(cli: Cli, options: tuple[str, ...], con: Connect) -> None:
     cli("replay", "log.jsonl", *options, "--policy", "dwctl-8.63", "--policy", "dwctl-10.13")
     connection = con()
     cells = connection.execute("SELECT column_name FROM duckdb_columns() WHERE table_name = 'swept'").fetchall()
@@ -88,7 +71,7 @@ def test_of_a_sweep_the_baseline_alone_comes_back(cli: Cli, options: tuple[str, 
     assert stored_plan(connection, 1).policies == [OLD]
 
 
-def test_a_run_of_an_older_cachesim_says_what_it_lacks(cli: Cli, options: tuple[str, ...], con: Any) -> None:
+def test_a_run_of_an_older_cachesim_says_what_it_lacks(cli: Cli, options: tuple[str, ...], con: Connect) -> None:
     cli("replay", "log.jsonl", *options)
     connection = con()
     connection.execute("""UPDATE runs SET options = '{"plan": {}, "files": []}'""")
@@ -102,7 +85,9 @@ def test_a_run_of_an_older_cachesim_says_what_it_lacks(cli: Cli, options: tuple[
         stored_plan(connection, 1)
 
 
-def test_the_stored_trace_serves_rules_it_knows(cli: Cli, options: tuple[str, ...], con: Any, tmp_path: Path) -> None:
+def test_the_stored_trace_serves_rules_it_knows(
+    cli: Cli, options: tuple[str, ...], con: Connect, tmp_path: Path
+) -> None:
     cli("replay", "log.jsonl", *options)
     (tmp_path / "log.jsonl").unlink()
     trace = trace_with_rules(con(), 1, [NEW.body_rules, OLD.body_rules])
@@ -119,7 +104,7 @@ def read_again(con: duckdb.DuckDBPyConnection, rules: BodyRules) -> int:
 
 
 def test_other_rules_read_the_log_again_as_it_was_read_then(
-    cli: Cli, options: tuple[str, ...], con: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cli: Cli, options: tuple[str, ...], con: Connect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limits = ("--since", "2026-03-01T22:01:00Z", "--principal", "nobody")
     assert cli("replay", "log.jsonl", *options, *limits).code == 0
@@ -131,7 +116,7 @@ def test_other_rules_read_the_log_again_as_it_was_read_then(
 
 
 def test_another_copy_under_the_same_name_will_do(
-    cli: Cli, options: tuple[str, ...], con: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cli: Cli, options: tuple[str, ...], con: Connect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cli("replay", "log.jsonl", *options)
     (tmp_path / "moved").mkdir()
@@ -143,7 +128,7 @@ def test_another_copy_under_the_same_name_will_do(
     assert read_again(connection, ONLY_TOOLS) == 2
 
 
-def test_a_changed_log_or_tokenizer_is_refused(cli: Cli, con: Any, tmp_path: Path, tokenizer: Path) -> None:
+def test_a_changed_log_or_tokenizer_is_refused(cli: Cli, con: Connect, tmp_path: Path, tokenizer: Path) -> None:
     own = tmp_path / "tokenizer.json"
     own.write_bytes(tokenizer.read_bytes())
     (tmp_path / "log.jsonl").write_bytes(LOG)
@@ -162,7 +147,7 @@ def test_a_changed_log_or_tokenizer_is_refused(cli: Cli, con: Any, tmp_path: Pat
     assert connection.execute("SELECT count(*) FROM traces").fetchone() == (1,)
 
 
-def test_standard_input_cannot_be_read_again(cli: Cli, options: tuple[str, ...], con: Any) -> None:
+def test_standard_input_cannot_be_read_again(cli: Cli, options: tuple[str, ...], con: Connect) -> None:
     assert cli("replay", "-", *options, stdin=LOG).code == 0
     with pytest.raises(CannotEvaluate, match="standard input; store it in a file and replay that"):
         trace_with_rules(con(), 1, [ONLY_TOOLS])
