@@ -97,11 +97,10 @@ def tune_screen(
 
 
 def _answers(tuning: Tuning, console: Console) -> None:
-    """Per model what to do and what it brings, models with the most prompt tokens first, and under it why."""
+    """Per model what to do and what it brings, and under it why."""
     from rich.cells import cell_len
 
-    tokens = {row["model"]: row["prompt_tokens"] for row in tuning.models if row["variant"] == NOW}
-    lines = answer_lines(sorted(tuning.answers, key=lambda answer: -tokens.get(answer.model, 0)))
+    lines = answer_lines(tuning)
     widths = [max(cell_len(line[i]) for line in lines) for i in range(3)]
     console.print()
     for *cells, why in lines:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any, Final
 
 from cachesim.core.pricing import EXACT
-from cachesim.recommend import Answer, Choice, Objective, Refusal
+from cachesim.recommend import Choice, Objective, Refusal
 from cachesim.report.formats import clean
 from cachesim.report.lifetimes import BANDS, Gaps, Lifetime, TierChoice
 from cachesim.report.render import problem_lines
-from cachesim.report.sweeps import SETTINGS, bound_rows, share
+from cachesim.report.sweeps import NOW, SETTINGS, along, bound_rows, share
 from cachesim.report.tables import NONE, money, money_decimals, number, percent
 from cachesim.report.times import instant_text
 from cachesim.report.tuning import HOUR_US, Row, Tuning
@@ -101,8 +101,13 @@ def _absent(name: str) -> str:
     return "as marked" if name == "ttl" else "of the tariff"
 
 
-def answer_lines(answers: Sequence[Answer]) -> list[tuple[str, str, str, str]]:
-    """model, what to do, what it brings, why; models that are refused for one reason share a line."""
+def answer_lines(tuning: Tuning) -> list[tuple[str, str, str, str]]:
+    """model, what to do, what it brings, why: models with the most prompt tokens first.
+
+    Those that are refused for one reason share a line.
+    """
+    tokens = {row["model"]: row["prompt_tokens"] for row in tuning.models if row["variant"] == NOW}
+    answers = sorted(tuning.answers, key=lambda answer: -tokens.get(answer.model, 0))
     refused: dict[str, list[str]] = {}
     lines = []
     for answer in answers:
@@ -110,7 +115,7 @@ def answer_lines(answers: Sequence[Answer]) -> list[tuple[str, str, str, str]]:
         if isinstance(answer, Refusal):
             refused.setdefault(answer.why, []).append(name)
         else:
-            lines.append((name, *_advice(answer)))
+            lines.append((name, *_advice(tuning, answer)))
     together = len(answers) > 1 and len(refused) == 1 and not lines
     for why, names in refused.items():
         few = ", ".join(names) if len(names) <= NAMES_SHOWN else f"{len(names)} models"
@@ -118,7 +123,7 @@ def answer_lines(answers: Sequence[Answer]) -> list[tuple[str, str, str, str]]:
     return lines
 
 
-def _advice(answer: Choice) -> tuple[str, str, str]:
+def _advice(tuning: Tuning, answer: Choice) -> tuple[str, str, str]:
     now = "varying" if answer.now is None else number(answer.now)
     if answer.keep:
         return f"keep {now}", "", f"{answer.confidence} confidence: {answer.why}"
@@ -127,13 +132,20 @@ def _advice(answer: Choice) -> tuple[str, str, str]:
     if answer.equals and answer.equals[0] != answer.equals[1]:
         low, high = map(number, answer.equals)
         equal = f"; of the floors tried {low} to {high} do as well"
-    return f"{now} → {number(answer.best)}", _gain(answer), f"{answer.confidence} confidence: {answer.why}{equal}"
+    return (
+        f"{now} → {number(answer.best)}",
+        _gain(tuning, answer),
+        f"{answer.confidence} confidence: {answer.why}{equal}",
+    )
 
 
-def _gain(choice: Choice) -> str:
+def _gain(tuning: Tuning, choice: Choice) -> str:
     """What the change brings over the whole log, in the objective's unit."""
     if choice.objective is Objective.FEWEST_LOSERS:
-        return f"{number(int(choice.gain))} fewer above list"
+        rows = along([row for row in tuning.models if row["model"] == choice.model], "floor")
+        best = next(row for row in rows if row["floor"] == choice.best)
+        now, then = (row["principals_above_list"] for row in (rows[0], best))
+        return f"{number(now)} → {number(then)} principals above list"
     if choice.objective is Objective.TOKEN_HIT_RATE:
         rates = (_rate(read, choice.prompt_tokens) for read in (choice.read_now, choice.read_best))
         return " → ".join(rates)

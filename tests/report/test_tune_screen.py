@@ -128,6 +128,21 @@ def test_every_objective_has_its_words(con: duckdb.DuckDBPyConnection, objective
     assert words in " ".join(screen(con, objective=objective).split())
 
 
+def test_principals_above_list_are_counted_over_the_whole_log(con: duckdb.DuckDBPyConnection) -> None:
+    # under now all that anybody does is write: 7 + 3 × 1.25 is above list; at 2048 nothing is written
+    points = {None: (0, 3000, 100), 2048: (0, 0, 1000)}
+    rows = [
+        Cells(i, cells(*point, scale=scale), principal=principal, part=part)
+        for principal in ("a", "b")
+        for i, point in enumerate(points.values())
+        for part, scale in (("first", 3), ("rest", 2))
+    ]
+    fill_sweep(con, [Var(), Var(floor=2048)], rows, facts=WEEK)
+    assert "m 1,024 → 2,048 2 → 0 principals above list" in " ".join(
+        screen(con, objective=Objective.FEWEST_LOSERS).split()
+    )
+
+
 def test_lifetimes_have_their_cost_and_what_they_must_earn(con: duckdb.DuckDBPyConnection) -> None:
     one = {"requests": 1, "prompt": 2000}
     variants = [Var(), Var(ttl="1h"), Var(ttl="5m"), Var(ttl="1h+5m"), Var(ttl="15m"), UNLIMITED]
