@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from cachesim.core.ledger import TariffSet
     from cachesim.core.policy import Policy
+    from cachesim.fan_out import FanOut
     from cachesim.report.tuning import Tuning
     from cachesim.run import RunPlan
     from cachesim.sweep.grid import Axes
@@ -149,6 +150,8 @@ def tune(
                 con, base, axes, hold_out=share, jobs=jobs, kernel=kernel.value, progress=_started(stack, quiet)
             )
         tuning = read_tuning(con, number, groups, objective)
+        if walk_back:
+            tuning.fan_outs = _fan_outs(con, base, quiet=quiet)
     shown = None if db == DEFAULT_DATABASE else db
     _write(tuning, form, output, top, shown, chart=chart, explain=explain)
     if html is not None:
@@ -254,6 +257,20 @@ def _tariffs(con: duckdb.DuckDBPyConnection, run_no: int, specs: Sequence[str] |
     from cachesim.config import load_tariff_sets
 
     return [_plan(con, run_no).tariffs[0], *load_tariff_sets(specs)] if specs else []
+
+
+def _fan_outs(con: duckdb.DuckDBPyConnection, run_no: int, *, quiet: bool) -> list[FanOut]:
+    """What the run's first variant missed because its walk-back ended too early."""
+    from cachesim.cli.progress import progress
+    from cachesim.fan_out import fan_outs
+    from cachesim.pipeline import no_collection
+    from cachesim.report.runs import show_run
+    from cachesim.store.trace_reader import load_trace
+
+    plan = _plan(con, run_no)
+    trace = load_trace(con, show_run(con, run_no).trace_no)
+    with no_collection(), progress(trace.request_count, "looking for fan-outs", quiet) as advance:
+        return fan_outs(con, trace, plan.policies[0], plan.strategy, plan.tariffs[0], advance)
 
 
 def _plan(con: duckdb.DuckDBPyConnection, run_no: int) -> RunPlan:

@@ -17,6 +17,7 @@ from cachesim.report.tune_words import (
     LABELS,
     answer_lines,
     fact_lines,
+    fan_out_text,
     gaps_text,
     headline,
     lifetime_text,
@@ -185,6 +186,9 @@ def _section(tuning: Tuning, axis: Axis, console: Console, top: int) -> list[str
         console.print(table([axis.name, *columns], lines, console.width, keep=[axis.name])[0])
         if axis.name == "ttl" and "model" in tuning.by and key:
             console.print(_grid([("", line) for line in _lifetime_words(tuning, rows)], fold=1))
+    if axis.name == "walk_back":
+        found = [fan_out_text(one) for one in tuning.fan_outs] or ["nothing alive lies further back than it looks now"]
+        console.print(_grid([("", line) for line in found], fold=1))
     if hidden := max((left_out for _, left_out in tables), default=0):
         say(console, f"{hidden} more rows a table: --top N shows more, --format csv every grid point.", "dim")
     if len(groups) > GROUPS_SHOWN:
@@ -243,7 +247,7 @@ def _ordered(tuning: Tuning, axis: Axis, rows: Sequence[Row], answer: Any) -> li
          _label(axis, row[axis.name]), row[axis.name], row)
         for row in others
     ]  # fmt: skip
-    if axis.name == "floor" and present is not None:
+    if axis.name in ("floor", "walk_back") and present is not None:
         lines.sort(key=lambda line: line[1])
     if axis.name == "ttl":
         lines[1:] = sorted(lines[1:], key=lambda line: (seconds_of(line[1]), line[1]) if line[1] else (0, ""))

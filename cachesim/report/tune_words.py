@@ -8,6 +8,7 @@ from fractions import Fraction
 from typing import Any, Final
 
 from cachesim.core.pricing import EXACT
+from cachesim.fan_out import CATCHING, FanOut
 from cachesim.recommend import Choice, Objective, Refusal
 from cachesim.report.formats import clean
 from cachesim.report.lifetimes import BANDS, Gaps, Lifetime, TierChoice
@@ -193,6 +194,15 @@ def tier_choice_text(one: TierChoice) -> str:
     if one.measured is None:
         return f"{head}; nothing is written for {one.short}"
     return f"{head}; measured {_ratio(one.measured)}, {'pays' if one.pays else 'does not pay'}"
+
+
+def fan_out_text(one: FanOut) -> str:
+    """What the walk-back of `now` missed, and which one would reach it."""
+    reach = ", ".join(f"{number(needed)} for {share} %" for share, needed in zip(CATCHING, one.walk_backs, strict=True))
+    tools = f"{number(one.by_tools)} of them after tool calls and results" if one.by_tools else "none after tool calls"
+    missed = f"{number(one.requests)} {_plural('request', one.requests)} found {number(one.tokens)} tokens less"
+    model = clean(one.model or NONE)
+    return f"{model}: {missed} than lay alive further back, {tools}; walk-backs that reach them: {reach}"
 
 
 def _ratio(value: Fraction) -> str:

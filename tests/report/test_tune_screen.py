@@ -11,6 +11,7 @@ from sample_run import Price
 from sample_sweep import HOUR_US, IDEAL, OFF, UNLIMITED, Cells, Facts, Var, fill_sweep
 
 from cachesim.cli.output import emit
+from cachesim.fan_out import FanOut
 from cachesim.recommend import Objective
 from cachesim.report.formats import Format
 from cachesim.report.tune_screen import tune_screen
@@ -186,6 +187,24 @@ def test_strategies_stand_beside_ideal(con: duckdb.DuckDBPyConnection) -> None:
     ideal = next(line for line in lines if line and line[0] == "ideal")
     assert "90.0" in ideal
     assert "0.00" not in ideal  # a bound has no bill
+
+
+def test_fan_outs_stand_below_the_walk_backs(con: duckdb.DuckDBPyConnection) -> None:
+    point = {"requests": 1, "prompt": 1000}
+    fill_sweep(con, [Var(), Var(walk_back=40)], [Cells(0, point), Cells(1, {**point, "read": 300})])
+    tuning = read_tuning(con, 1)
+    tuning.fan_outs = [FanOut("m", 2, 1050, 2, (25, 25, 31))]
+    out = io.StringIO()
+    tune_screen(tuning, Console(file=out, width=200), chart=False)
+    assert (
+        "m: 2 requests found 1,050 tokens less than lay alive further back, 2 of them after tool calls and results;"
+        " walk-backs that reach them: 25 for 50 %, 25 for 90 %, 31 for 100 %"
+    ) in out.getvalue()
+    assert tuning_report(tuning).more["fan_outs"] == [
+        {"model": "m", "requests": 2, "missed_tokens": 1050, "by_tools": 2,
+         "walk_back_for_50": 25, "walk_back_for_90": 25, "walk_back_for_100": 31}
+    ]  # fmt: skip
+    assert "nothing alive lies further back than it looks now" in screen(con)
 
 
 def test_a_sweep_in_unknown_money_says_what_reads_most(con: duckdb.DuckDBPyConnection) -> None:
