@@ -92,6 +92,17 @@ def test_the_floor_table_marks_now_and_best_in_the_order_of_floors(con: duckdb.D
     assert table[0][2:5] == ["4,500", "30,000", "5,000"]  # eligible 5 × 900, read, created
 
 
+def test_the_curve_of_every_model_stands_in_one_chart(con: duckdb.DuckDBPyConnection) -> None:
+    pytest.importorskip("cachesim.report.charts")
+    fill_sweep(con, VARIANTS, floors(("m", "n")), facts=WEEK)
+    out = io.StringIO()
+    tune_screen(read_tuning(con, 1), Console(file=out, width=120))
+    chart = out.getvalue().partition("change of the bill to now")[2].partition("\nFloors")[0]
+    assert "now 1,024" in chart
+    assert "best m, best n 512" in chart
+    assert "a m · b n" in chart
+
+
 def test_models_share_a_line_where_they_are_refused_for_one_reason(con: duckdb.DuckDBPyConnection) -> None:
     fill_sweep(con, VARIANTS, floors(("m", "n")), facts=Facts(2 * HOUR_US, 3600, {"m": 1024, "n": 1024}))
     text = screen(con)
