@@ -39,11 +39,11 @@ ARROWS: dict[str, set[str]] = {
     "assumptions": {"core", "run", "store", "trace"},
     "stored_plan": {"assumed_prices", "config", "core", "errors", "pipeline", "run", "store", "trace"},
 }
-OUTERMOST = {"cli", "__main__", "__init__"}  # cli may import everything; nothing imports cli but __main__
+OUTERMOST = {"api", "cli", "__main__", "__init__"}  # may import everything; nothing imports api, and cli only __main__
 CORE_PACKAGES = {"orjson", "msgspec"}
 IMPURE = {"asyncio", "io", "logging", "os", "pathlib", "random", "shutil", "socket", "subprocess", "sys", "tempfile",
           "threading", "time"}  # fmt: skip
-HEAVY = {"duckdb", "genai_prices", "polars", "tokenizers"}
+HEAVY = {"altair", "duckdb", "genai_prices", "plotille", "polars", "tokenizers", "vl_convert"}
 
 
 @dataclass(frozen=True)

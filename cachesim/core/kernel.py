@@ -30,16 +30,22 @@ CELLS: Final = (
     "below_floor", "writes", "live_us", "dead_writes", "dead_slot_0", "dead_slot_1", "dead_slot_2", "open_writes",
     "gap_1_requests", "gap_2_requests", "gap_3_requests", "gap_4_requests",
     "gap_1_tokens", "gap_2_tokens", "gap_3_tokens", "gap_4_tokens",
+    "reach_1_requests", "reach_2_requests", "reach_3_requests", "reach_4_requests",
+    "reach_1_tokens", "reach_2_tokens", "reach_3_tokens", "reach_4_tokens",
 )  # fmt: skip
 """What is summed per group, in the order of `out`; slot_n: creation in the variant's n-th lifetime."""
 
 WIDTH: Final = len(CELLS)
 _READ, _SLOT, _REQUESTS_READ, _CAPPED, _CAPPED_TOKENS, _CORRUPT, _VOIDED = 0, 1, 4, 5, 6, 7, 8
-_BELOW, _WRITES, _LIVE, _DEAD, _DEAD_SLOT, _OPEN, _GAP, _GAP_TOKENS = 9, 10, 11, 12, 13, 16, 17, 21
+_BELOW, _WRITES, _LIVE, _DEAD, _DEAD_SLOT, _OPEN, _GAP, _REACH = 9, 10, 11, 12, 13, 16, 17, 25
 
 MAX_STORED_TOKENS: Final = 2**31 - 1
 GAP_BANDS_US: Final = (300_000_000, 3_600_000_000, 28_800_000_000)
+"""Reads are told apart by the time since their entry was last written or refreshed: below each of these, and longer."""
+REACH_BANDS: Final = (20, 40, 80)
+"""Reads are told apart by the walk-back they need: up to each of these, and longer."""
 _GAP_1, _GAP_2, _GAP_3 = GAP_BANDS_US
+_REACH_1, _REACH_2, _REACH_3 = REACH_BANDS
 _NO_MATCH: Final = -1
 _NOTHING: Final = -2
 """Instead of a look-up row: no live entry was found; the floor turned the request to zero, nothing is committed."""
@@ -158,6 +164,7 @@ def arrive(shard: Shard, knobs: Knobs, state: State, out: Mutable, n: int) -> No
     state.paid[n] = billed_read >= 0
     if billed_read > 0:
         gap(out, cell, now - (expires[entry] - life(knobs, state.slot[entry])), billed_read)
+        reach(out, cell, shard.look_need[match], billed_read)
 
 
 def life(knobs: Knobs, slot: int) -> int:
@@ -243,7 +250,20 @@ def gap(out: Mutable, cell: int, age_us: int, tokens: int) -> None:
     elif age_us < _GAP_3:
         band = 2
     out[cell + _GAP + band] += 1
-    out[cell + _GAP_TOKENS + band] += tokens
+    out[cell + _GAP + 4 + band] += tokens
+
+
+def reach(out: Mutable, cell: int, need: int, tokens: int) -> None:
+    """Sum up a read by the least walk-back that finds its entry."""
+    band = 3
+    if need <= _REACH_1:
+        band = 0
+    elif need <= _REACH_2:
+        band = 1
+    elif need <= _REACH_3:
+        band = 2
+    out[cell + _REACH + band] += 1
+    out[cell + _REACH + 4 + band] += tokens
 
 
 def commit(shard: Shard, knobs: Knobs, state: State, out: Mutable, n: int) -> None:

@@ -154,15 +154,19 @@ def _parquet(report: Report, out: IO[bytes]) -> None:
     import polars as pl
 
     rows = iter(report.rows)
-    frames = [_frame(report.columns, [])]
+    frames = [polars_frame(report.columns, [])]
     while batch := list(islice(rows, BATCH)):
-        frames.append(_frame(report.columns, batch))
+        frames.append(polars_frame(report.columns, batch))
     buffer = io.BytesIO()
     pl.concat(frames).write_parquet(buffer)
     out.write(buffer.getbuffer())
 
 
-def _frame(columns: Sequence[str], rows: Sequence[Row]) -> pl.DataFrame:
+def polars_frame(columns: Sequence[str], rows: Sequence[Row], *, numeric: bool = False) -> pl.DataFrame:
+    """The rows with the types of their columns, even without a row.
+
+    Money is exact text and rates have six decimals; numeric: money is Decimal(38, 20), rates are as they are.
+    """
     import polars as pl
 
     types: dict[Kind, Any] = {
@@ -171,14 +175,15 @@ def _frame(columns: Sequence[str], rows: Sequence[Row]) -> pl.DataFrame:
         "tokens": pl.Int64,
         "rate": pl.Float64,
         "mean": pl.Float64,
-        "money": pl.String,
+        "money": pl.Decimal(38, 20) if numeric else pl.String,
         "time": pl.Datetime("us", "UTC"),
         "flag": pl.Boolean,
     }
+    kept = {"time", "money", "rate", "mean"} if numeric else {"time"}
     series = []
     for name in columns:
         kind = kind_of(name)
-        convert = None if kind == "time" else _CONVERTERS.get(kind)
+        convert = None if kind in kept else _CONVERTERS.get(kind)
         values = [v if (v := row[name]) is None or convert is None else convert(v) for row in rows]
         series.append(pl.Series(name, values, dtype=types[kind]))
     return pl.DataFrame(series)

@@ -151,7 +151,11 @@ CREATE TABLE swept (
   open_writes BIGINT NOT NULL,         -- billed writes not read yet and still live at the end of the log
   -- reads by the time since the entry was last written or refreshed: under 5m, 1h, 8h, and more
   gap_1_requests BIGINT NOT NULL, gap_2_requests BIGINT NOT NULL, gap_3_requests BIGINT NOT NULL, gap_4_requests BIGINT NOT NULL,
-  gap_1_tokens BIGINT NOT NULL, gap_2_tokens BIGINT NOT NULL, gap_3_tokens BIGINT NOT NULL, gap_4_tokens BIGINT NOT NULL
+  gap_1_tokens BIGINT NOT NULL, gap_2_tokens BIGINT NOT NULL, gap_3_tokens BIGINT NOT NULL, gap_4_tokens BIGINT NOT NULL,
+  -- reads by the least walk-back that finds their entry: up to 20, 40, 80, and more
+  reach_1_requests BIGINT NOT NULL, reach_2_requests BIGINT NOT NULL, reach_3_requests BIGINT NOT NULL,
+  reach_4_requests BIGINT NOT NULL, reach_1_tokens BIGINT NOT NULL, reach_2_tokens BIGINT NOT NULL,
+  reach_3_tokens BIGINT NOT NULL, reach_4_tokens BIGINT NOT NULL
 );
 """
 
@@ -212,6 +216,8 @@ SELECT runs.digest AS run, w.run_no, w.variant_no, v.kind, v.policy, v.tariff, v
     AS live_entries, w.dead_writes, w.dead_c5 + w.dead_c1 + w.dead_c24 + w.dead_cx AS dead_tokens, w.open_writes,
   w.gap_1_requests, w.gap_2_requests, w.gap_3_requests, w.gap_4_requests,
   w.gap_1_tokens, w.gap_2_tokens, w.gap_3_tokens, w.gap_4_tokens,
+  w.reach_1_requests, w.reach_2_requests, w.reach_3_requests, w.reach_4_requests,
+  w.reach_1_tokens, w.reach_2_tokens, w.reach_3_tokens, w.reach_4_tokens,
   w.prompt * p.uncached + w.completion * p.completion AS list,
   w.uncached * p.uncached + w.read * p.read + w.c5 * p.creation_5m + w.c1 * p.creation_1h + w.c24 * p.creation_24h
     + CASE WHEN w.cx = 0 THEN 0 ELSE w.cx * p.creation_custom END + w.completion * p.completion AS charged,

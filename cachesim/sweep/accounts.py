@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Final
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from cachesim.sweep.layout import Layout
+    from cachesim.sweep.placement import Placement
 
     Ints = NDArray[np.int64]
     Flags = NDArray[np.bool_]
@@ -41,7 +42,7 @@ class Groups:
     def __len__(self) -> int:
         return len(self.part)
 
-    def total(self, requests: Flags | slice, values: Ints | None = None) -> Ints:
+    def total(self, requests: Flags | Ints, values: Ints | None = None) -> Ints:
         """The number of the chosen requests per group, or the sum of their `values`; exact."""
         import numpy as np
 
@@ -138,23 +139,23 @@ def _by_key(requests: Requests) -> list[tuple[int, Ints]]:
     return [(key, order[ends[key] : ends[key + 1]]) for key in range(len(requests.keys))]
 
 
-def static_cells(requests: Requests, groups: Groups, layout: Layout) -> dict[str, Ints]:
-    """The cells of table `swept` that are the same for every variant of a layout, per group."""
+def static_cells(requests: Requests, groups: Groups, placed: Placement) -> dict[str, Ints]:
+    """The cells of table `swept` that are the same for every variant with these breakpoints, per group."""
     import numpy as np
 
-    billed = requests.succeeded & ~layout.rejected
+    billed = requests.succeeded & ~placed.rejected
     known = np.maximum(requests.prompt, 0)
     both = billed & ~requests.estimated & (requests.local != UNKNOWN)
     asked = np.zeros(len(requests), bool)
-    asked[layout.asked] = True
+    asked[placed.row] = True
     return {
         "requests": groups.total(billed),
-        "requests_failed": groups.total(~requests.succeeded & ~layout.rejected),
-        "requests_rejected": groups.total(layout.rejected),
+        "requests_failed": groups.total(~requests.succeeded & ~placed.rejected),
+        "requests_rejected": groups.total(placed.rejected),
         "prompt": groups.total(billed, known),
         "completion": groups.total(billed, requests.completion),
-        "rejected_prompt": groups.total(layout.rejected, known),
-        "rejected_completion": groups.total(layout.rejected, requests.completion),
+        "rejected_prompt": groups.total(placed.rejected, known),
+        "rejected_completion": groups.total(placed.rejected, requests.completion),
         "estimated": groups.total(billed & requests.estimated & (requests.prompt != UNKNOWN)),
         "unknown": groups.total(billed & (requests.prompt == UNKNOWN)),
         "local": groups.total(both, requests.local),
@@ -163,8 +164,8 @@ def static_cells(requests: Requests, groups: Groups, layout: Layout) -> dict[str
     }
 
 
-def near_floor(requests: Requests, groups: Groups, layout: Layout, floor: Ints) -> dict[str, Ints]:
-    """Per group, billed requests whose tokens up to the deepest breakpoint are within ±5 % and ±10 % of the floor.
+def near_floor(requests: Requests, groups: Groups, layout: Layout, floor: Ints | int) -> tuple[Ints, Ints]:
+    """Per group, billed requests whose tokens up to the deepest breakpoint are within ±5 %, and ±10 %, of the floor.
 
     floor: in tokens, of each request of the layout.
     """
@@ -172,10 +173,5 @@ def near_floor(requests: Requests, groups: Groups, layout: Layout, floor: Ints) 
 
     off = np.abs(layout.deepest_tokens - floor)
     billed = requests.succeeded[layout.asked]
-    found: Mapping[str, int] = {"near_5": 20, "near_10": 10}
-    cells = {}
-    for name, parts in found.items():
-        near = np.zeros(len(requests), bool)
-        near[layout.asked] = billed & (off * parts <= floor)
-        cells[name] = groups.total(near)
-    return cells
+    near_5, near_10 = (groups.total(layout.asked[billed & (off * parts <= floor)]) for parts in (20, 10))
+    return near_5, near_10

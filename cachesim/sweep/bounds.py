@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from cachesim.core import kernel as core_kernel
 from cachesim.sweep.accounts import Groups
 from cachesim.sweep.columns import Forest, Prompts, Requests
-from cachesim.sweep.engine import order_events
+from cachesim.sweep.engine import Counted, order_events
 from cachesim.sweep.kernels import compiled_ideal
 
 if TYPE_CHECKING:
@@ -54,17 +54,15 @@ def _ideal(
     return np.array(answer, np.int64)
 
 
-def bound_cells(
-    requests: Requests, groups: Groups, static: dict[str, Ints], billed: Flags, read: Ints
-) -> dict[str, Ints]:
+def bound_cells(requests: Requests, groups: Groups, counted: Counted, read: Ints) -> dict[str, Ints]:
     """The cells of a bound that reads `read` tokens of each request, at most its prompt, and creates nothing."""
     import numpy as np
 
     served = np.minimum(read, np.maximum(requests.prompt, 0))
-    tokens = groups.total(billed, served)
+    tokens = groups.total(counted.billed, served)
     return {
-        **static,
+        **counted.cells,
         "read": tokens,
-        "requests_read": groups.total(billed & (served > 0)),
-        "uncached": static["prompt"] - tokens,
+        "requests_read": groups.total(counted.billed & (served > 0)),
+        "uncached": counted.cells["prompt"] - tokens,
     }

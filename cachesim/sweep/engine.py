@@ -17,8 +17,9 @@ from cachesim.core.policy import BodyRules, Policy
 from cachesim.sweep.accounts import Groups, floors, near_floor, static_cells
 from cachesim.sweep.columns import Forest, Prompts, Requests
 from cachesim.sweep.kernels import Kernel, Task
-from cachesim.sweep.layout import Layout, lay_out
-from cachesim.sweep.points import Point
+from cachesim.sweep.layout import Layout, layouts
+from cachesim.sweep.placement import Placement, place_marks
+from cachesim.sweep.points import FAR_WALK_BACK, Point
 
 if TYPE_CHECKING:
     import numpy as np
@@ -53,6 +54,14 @@ class Simulation(NamedTuple):
 
 
 @dataclass(slots=True)
+class Counted:
+    """What no variant of a layout changes: which requests are billed, and the cells of `static_cells`."""
+
+    billed: Flags
+    cells: dict[str, Ints]
+
+
+@dataclass(slots=True)
 class Answer:
     """The summed cells of one variant, per group."""
 
@@ -79,6 +88,7 @@ class Engine:
         self._facts = facts
         self._kernel = kernel
         self._end_us = int(requests.at[-1]) if len(requests) else 0
+        self._counted: dict[Hashable, Counted] = {}
 
     def run(self, points: Sequence[Point], progress: Progress) -> Iterator[Answer]:
         """The answers of all points, in no particular order; progress is told requests × variants done."""
@@ -88,64 +98,82 @@ class Engine:
         for places in by_layout.values():
             yield from self._run_layout([(place, points[place]) for place in places], progress)
 
-    def layout(self, points: Sequence[Point]) -> tuple[Layout, Ints]:
-        """The layout that `points` share, and the tariff's floor of each of its requests."""
-        first = points[0]
-        floor = floors(self.requests, first.tariff)
-        gates = Gates(first.policy, first.strategy, self._facts)
-        prompts = self._prompts(first.policy.body_rules)
-        walk_back = max(point.policy.walk_back for point in points)
-        layout = lay_out(self.requests, self.forest, prompts, gates, floor >= 0, walk_back)
-        return layout, floor[layout.asked]
+    def counted(self, point: Point) -> Counted:
+        """What every variant of a point's layout has in common; `run` has met the point before."""
+        return self._counted[_layout_key(point)]
 
     def _run_layout(self, points: Sequence[tuple[int, Point]], progress: Progress) -> Iterator[Answer]:
-        layout, floor = self.layout([point for _, point in points])
-        static = static_cells(self.requests, self.groups, layout)
-        near: dict[int, dict[str, Ints]] = {}
+        first = points[0][1]
+        floor = floors(self.requests, first.tariff)
+        gates = Gates(first.policy, first.strategy, self._facts)
+        placed = place_marks(self.requests, self._prompts(first.policy.body_rules), gates, floor >= 0)
+        static = static_cells(self.requests, self.groups, placed)
+        billed = self.requests.succeeded & ~placed.rejected
+        self._counted[_layout_key(first)] = Counted(billed, static)
         wanted: dict[Simulation, list[tuple[int, Point]]] = {}
-        for place, point in points:
-            knobs = point.knobs(self._end_us)
-            if knobs.floor not in near:
-                own = floor if knobs.floor < 0 else floor * 0 + knobs.floor
-                near[knobs.floor] = near_floor(self.requests, self.groups, layout, own)
+        for number, point in points:
             early = point.policy.visible_at != "completion"
-            wanted.setdefault(Simulation(early, point.ttl is not None, knobs), []).append((place, point))
+            simulation = Simulation(early, point.ttl is not None, point.knobs(self._end_us))
+            wanted.setdefault(simulation, []).append((number, point))
         order = sorted(wanted, key=lambda s: (s.early, s.override, s.knobs))
         size = max(1, BATCH_CELLS // (max(len(self.groups), 1) * WIDTH))
         for start in range(0, len(order), size):
             batch = order[start : start + size]
-            sums = self._simulate(layout, floor, batch, progress)
+            sums, near = self._simulate(first.policy, placed, floor, batch, progress)
             for simulation, table in zip(batch, sums, strict=True):
-                for place, point in wanted[simulation]:
-                    cells = {**static, **near[simulation.knobs.floor], **_named(table, point)}
+                for number, point in wanted[simulation]:
+                    near_5, near_10 = near[simulation.knobs.floor]
+                    cells = {**static, "near_5": near_5, "near_10": near_10, **_named(table, point)}
                     cells["uncached"] = cells["prompt"] - sum(cells[n] for n in ("read", "c5", "c1", "c24", "cx"))
-                    yield Answer(place, cells)
+                    yield Answer(number, cells)
 
-    def _simulate(self, layout: Layout, floor: Ints, batch: Sequence[Simulation], progress: Progress) -> Any:
-        """Cells as an array [simulation, group, cell]."""
+    def _simulate(
+        self, policy: Policy, placed: Placement, floor: Ints, batch: Sequence[Simulation], progress: Progress
+    ) -> tuple[Any, dict[int, list[Ints]]]:
+        """Cells as an array [simulation, group, cell], and by floor the requests near it per group (±5 %, ±10 %)."""
         import numpy as np
 
         sums = np.zeros((len(batch), len(self.groups), WIDTH), np.int64)
+        near = {s.knobs.floor: [sums[0, :, 0] * 0, sums[0, :, 0] * 0] for s in batch}
         jobs: dict[int, tuple[int, list[list[int]]]] = {}
 
         def tasks() -> Iterator[Task]:
-            for early, override in sorted({(s.early, s.override) for s in batch}):
-                members = [i for i, s in enumerate(batch) if (s.early, s.override) == (early, override)]
-                for shard, entries, groups in self._shards(layout, floor, early, override):
-                    alike = _alike(shard, [batch[i].knobs for i in members], layout.one_count)
-                    parts = self._kernel.jobs if len(shard.at) > 4 * SHARD_REQUESTS else 1
-                    for part in range(min(parts, len(alike))):
-                        mine = alike[part::parts]
-                        task = Task(shard, [knobs for knobs, _ in mine], entries, groups[1] - groups[0])
-                        jobs[id(task)] = groups[0], [[members[i] for i in places] for _, places in mine]
-                        yield task
+            for layout in layouts(
+                self.requests,
+                self.forest,
+                self._prompts(policy.body_rules),
+                placed,
+                collapse=policy.collapse_tool_runs,
+                walk_back=max(s.knobs.walk_back for s in batch),
+            ):
+                own = floor[layout.asked]
+                for number, counts in near.items():
+                    found = near_floor(self.requests, self.groups, layout, own if number < 0 else number)
+                    near[number] = [total + more for total, more in zip(counts, found, strict=True)]
+                for first, task, places in self._tasks(layout, own, batch):
+                    jobs[id(task)] = first, places
+                    yield task
 
         for task, outs in self._kernel.run(tasks()):
             first, owners = jobs.pop(id(task))
             for out, places in zip(outs, owners, strict=True):
                 sums[places, first : first + task.groups] += out.reshape(task.groups, WIDTH)
                 progress(len(places) * len(task.shard.at))
-        return sums
+        return sums, near
+
+    def _tasks(
+        self, layout: Layout, floor: Ints, batch: Sequence[Simulation]
+    ) -> Iterator[tuple[int, Task, list[list[int]]]]:
+        """(first group, task, for each of its variants the simulations it stands for)."""
+        for early, override in sorted({(s.early, s.override) for s in batch}):
+            members = [i for i, s in enumerate(batch) if (s.early, s.override) == (early, override)]
+            for shard, entries, groups in self._shards(layout, floor, early, override):
+                alike = _alike(shard, [batch[i].knobs for i in members], layout.one_count)
+                parts = self._kernel.jobs if len(shard.at) > 4 * SHARD_REQUESTS else 1
+                for part in range(min(parts, len(alike))):
+                    mine = alike[part::parts]
+                    task = Task(shard, [knobs for knobs, _ in mine], entries, groups[1] - groups[0])
+                    yield groups[0], task, [[members[i] for i in places] for _, places in mine]
 
     def _shards(
         self, layout: Layout, floor: Ints, early: bool, override: bool
@@ -267,10 +295,10 @@ def _named(table: Ints, point: Point) -> dict[str, Ints]:
 
 
 def _layout_key(point: Point) -> Hashable:
-    """Equal for points whose breakpoints, look-ups and enablement are the same."""
+    """Equal for points with the same breakpoints and enablement; a walk-back without an end has its own look-ups."""
     neutral: dict[str, Any] = {
         "name": "", "walk_back": 1, "min_prefix_tokens": None, "tier_seconds": (1, 1, 1), "window": "sliding",
         "refresh": "deepest", "floor_scope": "request", "visible_at": "completion", "billing_rule": "cap",
     }  # fmt: skip
     policy: Policy = replace(point.policy, **neutral)
-    return policy, point.strategy, point.tariff.gates_key()
+    return policy, point.strategy, point.tariff.gates_key(), point.policy.walk_back >= FAR_WALK_BACK

@@ -5,13 +5,13 @@ A layout belongs to one body rule set, one way to place and judge markers, and o
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from cachesim.core.blocks import KINDS, TOOL_DEFINITION
-from cachesim.core.gates import REJECTED, Breakpoints, Gated, Gates, Prompt
-from cachesim.core.policy import Policy
 from cachesim.sweep.columns import Forest, Prompts, Requests, offsets
+from cachesim.sweep.placement import Placement
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,21 +22,21 @@ if TYPE_CHECKING:
 
 STABLE: Final = (KINDS.index("system"), TOOL_DEFINITION)
 """Breakpoints that close one of these are the stable beginning of a prompt."""
+LAYOUT_MARKS: Final = 100_000
+"""Breakpoints laid out at a time, or as many as the largest scope has."""
 _FAR: Final = 16
 
 
 @dataclass(slots=True)
 class Layout:
-    """The requests that reach the cache, in order of scope and arrival, and which others are rejected.
+    """Some scopes' requests that reach the cache, in order of scope and arrival, which all other arrays are in.
 
-    rejected: by request of the trace; asked: positions in the trace of the requests that reach the cache, the order
-    all other arrays are in. Marks of request n: mark_from[n] to mark_from[n + 1], in block order: entry, cumulative
-    tokens, tier as marked, and stable (1: closes a tool definition or system block). Look-ups of request n likewise,
-    deepest first, see `cachesim.core.kernel.Shard`. entries: how many there are, numbered in order of scope.
+    asked: their places in the trace. Marks of request n: mark_from[n] to mark_from[n + 1], in block order: entry,
+    cumulative tokens, tier as marked, and stable (1: closes a tool definition or system block). Look-ups of request n
+    likewise, deepest first, see `cachesim.core.kernel.Shard`. Entries are numbered in order of scope.
     one_count: every entry has one token count wherever it is met, so a stored count never differs from the own one.
     """
 
-    rejected: Flags
     asked: Ints
     scope: Ints
     mark_from: Ints
@@ -49,7 +49,6 @@ class Layout:
     look_tokens: Ints
     look_need: Ints
     look_beyond: Ints
-    entries: int
     one_count: bool
 
     @property
@@ -58,144 +57,69 @@ class Layout:
         return self.mark_tokens[self.mark_from[1:] - 1]
 
 
-def lay_out(
-    requests: Requests, forest: Forest, prompts: Prompts, gates: Gates, enabled: Flags, walk_back: int
-) -> Layout:
-    """The layout under `gates`; enabled: the model has a cache tariff at the request's arrival; walk_back: the longest
-    that will be asked for."""
+def layouts(
+    requests: Requests, forest: Forest, prompts: Prompts, placed: Placement, *, collapse: bool, walk_back: int
+) -> Iterator[Layout]:
+    """The layout of all placed breakpoints, some whole scopes at a time, so that memory does not grow with the log.
+
+    walk_back: the longest that will be asked for; collapse: a run of tool blocks is one walk-back position.
+    """
     import numpy as np
 
-    rejected, row, block, tier = _breakpoints(requests, prompts, gates, enabled)
-    # From here on requests are numbered in order of scope and arrival, those without breakpoints left out.
-    asked = np.unique(row)
-    asked = asked[np.lexsort((asked, requests.scope[asked]))]
-    number = np.full(len(requests), -1, np.int64)
-    number[asked] = np.arange(len(asked))
-    order = np.lexsort((block, number[row]))
-    row, block, tier = row[order], block[order], tier[order]
-    owner = number[row]
-    mark_from = offsets(np.bincount(owner, minlength=len(asked)))
-    node = _ancestors(forest.parents, prompts.end[row], prompts.count[row] - 1 - block)
+    scope = requests.scope[placed.row]
+    ends = [*np.flatnonzero(np.diff(scope)).tolist(), len(scope) - 1]
+    first = 0
+    for end in ends:
+        if end + 1 - first >= LAYOUT_MARKS or end == len(scope) - 1:
+            if end >= first:
+                yield _lay_out(requests, forest, prompts, placed, slice(first, end + 1), collapse, walk_back)
+            first = end + 1
+
+
+def _lay_out(
+    requests: Requests,
+    forest: Forest,
+    prompts: Prompts,
+    placed: Placement,
+    marks: slice,
+    collapse: bool,
+    walk_back: int,
+) -> Layout:
+    import numpy as np
+
+    row, block = placed.row[marks], placed.block[marks]
+    new = np.diff(row, prepend=-1) != 0  # every request's marks stand together
+    owner = np.cumsum(new) - 1
+    asked = row[new]
     scope = requests.scope[asked]
+    mark_from = offsets(np.bincount(owner))
+    node = _ancestors(forest.parents, prompts.end[row], prompts.count[row] - 1 - block)
     tokens = _Tokens(forest, np.array([t for _, _, t in requests.scopes], np.int64)[scope])
     keys = scope[owner] * len(forest.parents) + forest.prefixes[node]
     entries, first, entry = np.unique(keys, return_index=True, return_inverse=True)  # the first: the earliest request
     mark_tokens = tokens(owner, node)
-    look = _look_ups(forest, gates.policy, mark_from, node, walk_back)
+    look = _look_ups(forest, forest.positions(collapse), mark_from, node, walk_back)
     look_key = scope[look.owner] * len(forest.parents) + forest.prefixes[look.node]
-    place = np.minimum(np.searchsorted(entries, look_key), max(len(entries) - 1, 0))
+    found = np.minimum(np.searchsorted(entries, look_key), len(entries) - 1)
     # Only what an earlier request of the scope had as a breakpoint can be found.
-    useful = (entries[place] == look_key) & (owner[first[place]] < look.owner) if len(entries) else look_key >= 0
-    look_tokens = tokens(look.owner[useful], look.node[useful])
+    useful = (entries[found] == look_key) & (owner[first[found]] < look.owner)
+    look_entry, look_tokens = found[useful], tokens(look.owner[useful], look.node[useful])
+    counts = mark_tokens[first]
     return Layout(
-        rejected=rejected,
         asked=asked,
         scope=scope,
         mark_from=mark_from,
         mark_entry=entry,
         mark_tokens=mark_tokens,
-        mark_tier=tier,
+        mark_tier=placed.tier[marks],
         mark_stable=np.isin(forest.kinds[node], STABLE).astype(np.int64),
         look_from=offsets(np.bincount(look.owner[useful], minlength=len(asked))),
-        look_entry=place[useful],
+        look_entry=look_entry,
         look_tokens=look_tokens,
         look_need=look.need[useful],
         look_beyond=look.beyond[useful],
-        entries=len(entries),
-        one_count=bool(
-            (mark_tokens == mark_tokens[first][entry]).all()
-            and (look_tokens == mark_tokens[first][place[useful]]).all()
-        ),
+        one_count=bool((mark_tokens == counts[entry]).all() and (look_tokens == counts[look_entry]).all()),
     )
-
-
-def _breakpoints(requests: Requests, prompts: Prompts, gates: Gates, enabled: Flags) -> tuple[Flags, Ints, Ints, Ints]:
-    """Which requests are rejected, and every breakpoint as (request, block, tier), in no order.
-
-    Requests whose gates must decide alike are asked about once, through a small prompt that stands for all of them.
-    """
-    import numpy as np
-
-    captured = gates.strategy.name == "as-captured"
-    last = prompts.count - 1
-    if captured:
-        marks = np.diff(prompts.mark_from)
-        at_end = np.zeros(len(requests), bool)
-        some = marks > 0
-        at_end[some] = prompts.blocks[prompts.mark_from[1:][some] - 1] == last[some]
-        shape = [prompts.facts, prompts.automatic, at_end, last < 0]
-    else:
-        places = [prompts.last_tool, prompts.last_system, prompts.last_user, last]
-        # A place is coded by how many places lie before it: order and coincidences stay, numbers become small.
-        codes = [sum(((p >= 0) & (p < place)).astype(np.int64) for p in places) for place in places]
-        shape = [np.where(place >= 0, code, -1) for place, code in zip(places, codes, strict=True)]
-    states = [(k.body_state, k.query_marker, k.model is None, k.principal is None, k.tokenizer is None)
-              for k in requests.keys]  # fmt: skip
-    numbers = {state: number for number, state in enumerate(dict.fromkeys(states))}
-    state = np.array([numbers[s] for s in states], np.int64)[requests.key] if states else requests.key
-    kinds = np.zeros(len(requests), np.int64)
-    for column in (state, enabled, prompts.ingress_error, *shape):
-        values = np.asarray(column, np.int64) + 1
-        kinds = kinds * (int(values.max(initial=0)) + 1) + values
-    _, example, inverse = np.unique(kinds, return_index=True, return_inverse=True)
-    by_shape = np.argsort(inverse, kind="stable")
-    ends = offsets(np.bincount(inverse, minlength=len(example)))
-    rejected = np.zeros(len(requests), bool)
-    found: list[tuple[Ints, Ints, Ints]] = [(by_shape[:0], by_shape[:0], by_shape[:0])]
-    for number, one in enumerate(example):
-        rows = by_shape[ends[number] : ends[number + 1]]
-        code = [int(column[one]) for column in shape]
-        prompt = _captured(prompts, code) if captured else _placed(code)
-        if prompts.ingress_error[one]:
-            prompt = prompt._replace(ingress_error="error")
-        key = requests.keys[requests.key[one]]
-        result = gates.check(
-            prompt,
-            key.body_state,
-            key.query_marker,
-            key.model,
-            key.principal is not None,
-            bool(enabled[one]),
-            key.tokenizer is not None,
-        )
-        if isinstance(result, Gated):
-            rejected[rows] = result.outcome == REJECTED
-        else:
-            found += _expand(result, rows, prompts, code, captured)
-    row, block, tier = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    return rejected, row, block, tier
-
-
-def _captured(prompts: Prompts, code: list[int]) -> Prompt:
-    """Marker i stands at block i, the last block (if unmarked) right after them, as in `Gates`."""
-    facts_no, automatic, at_end, empty = code
-    facts = prompts.fact_tuples[facts_no]
-    count = 0 if empty else len(facts) + (not at_end)
-    return Prompt(count - 1, count, tuple(range(len(facts))), facts, automatic, -1, -1, -1, None)
-
-
-def _placed(code: list[int]) -> Prompt:
-    tool, system, user, last = code
-    return Prompt(last, last + 1, (), (), -1, user, system, tool, None)
-
-
-def _expand(
-    marks: Breakpoints, rows: Ints, prompts: Prompts, code: list[int], captured: bool
-) -> list[tuple[Ints, Ints, Ints]]:
-    """The breakpoints of the small prompt, as blocks of each real one."""
-    import numpy as np
-
-    last = prompts.count[rows] - 1
-    found = []
-    for place, tier in marks:
-        if captured:
-            known = len(prompts.fact_tuples[code[0]])
-            block = prompts.blocks[prompts.mark_from[rows] + place] if place < known else last
-        else:
-            columns = (prompts.last_tool, prompts.last_system, prompts.last_user, prompts.count - 1)
-            block = next(column[rows] for column, value in zip(columns, code, strict=True) if value == place)
-        found.append((rows, block, np.full(len(rows), tier, np.int64)))
-    return found
 
 
 def _ancestors(parents: Ints, nodes: Ints, steps: Ints) -> Ints:
@@ -223,14 +147,13 @@ class _LookUps:
     beyond: Ints
 
 
-def _look_ups(forest: Forest, policy: Policy, mark_from: Ints, mark_node: Ints, walk_back: int) -> _LookUps:
+def _look_ups(forest: Forest, position: Ints, mark_from: Ints, mark_node: Ints, walk_back: int) -> _LookUps:
     """From each deepest breakpoint upwards, visiting only boundaries that are some request's breakpoint.
 
     All requests take a step at a time; `mark` is the shallowest breakpoint already passed, whose window counts.
     """
     import numpy as np
 
-    position = forest.positions(policy.collapse_tool_runs)
     nearest = _nearest(forest, mark_node)
     first, mark = mark_from[:-1], mark_from[1:] - 1
     node = mark_node[mark]

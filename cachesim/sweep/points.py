@@ -16,6 +16,8 @@ from cachesim.run import RunPlan, describe_tariff
 from cachesim.sweep.grid import Axes, Lifetimes, lifetime_name
 
 MOST_VARIANTS: Final = 20_000
+FAR_WALK_BACK: Final = 1_000_000
+"""Further than any prompt has blocks."""
 _SECOND_US: Final = 1_000_000
 _FOREVER_S: Final = 100 * 366 * 86_400
 _CELL_OF: Final = dict(zip(TIERS, ("c5", "c1", "c24"), strict=True))
@@ -76,7 +78,9 @@ class Point:
 
 
 def points(base: RunPlan, axes: Axes) -> list[Point]:
-    """Now first, then the grid with floors innermost (without a copy of now), then the bound `unlimited`.
+    """Now first, then the grid with floors innermost (without a copy of now), then two bounds.
+
+    These are `unlimited` (now, but no entry ever expires) and `far` (now, but the walk-back has no end).
 
     Raises UsageError for a grid that is too large, or two different tariffs of one name.
     """
@@ -86,7 +90,8 @@ def points(base: RunPlan, axes: Axes) -> list[Point]:
     if len(grid) > MOST_VARIANTS:
         raise UsageError(f"{len(grid):,} variants, at most {MOST_VARIANTS:,}; take fewer values on one of the axes")
     forever = replace(now.policy, name="unlimited", tier_seconds=(_FOREVER_S,) * 3)
-    return [*grid, Point("bound", forever, now.strategy, now.tariff)]
+    far = replace(now.policy, name="far", walk_back=FAR_WALK_BACK)
+    return [*grid, *(Point("bound", policy, now.strategy, now.tariff) for policy in (forever, far))]
 
 
 def _told_apart(now: TariffSet, tariffs: Sequence[TariffSet]) -> tuple[TariffSet, ...]:

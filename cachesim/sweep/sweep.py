@@ -18,7 +18,7 @@ from cachesim.store.db import insert_frame, transaction
 from cachesim.store.runs import Prices, RunWriter
 from cachesim.store.trace_reader import trace_rules
 from cachesim.stored_plan import plan_options, stored_plan, trace_with_rules
-from cachesim.sweep.accounts import NO_PRICE, Groups, make_groups, split_us, static_cells
+from cachesim.sweep.accounts import NO_PRICE, Groups, make_groups, split_us
 from cachesim.sweep.bounds import bound_cells, ideal_tokens
 from cachesim.sweep.columns import Prompts, Requests, read_forest, read_prompts, read_requests
 from cachesim.sweep.engine import Engine
@@ -155,14 +155,12 @@ class _Sweep:
         markers = str(self.base.strategy)
         for place, body_rules in enumerate(dict.fromkeys(point.policy.body_rules for point in self.grid)):
             first = next(point for point in self.grid if point.policy.body_rules == body_rules)
-            layout, _ = engine.layout([first])
-            static = static_cells(self.requests, self.groups, layout)
-            billed = self.requests.succeeded & ~layout.rejected
+            counted = engine.counted(first)
             best = ideal_tokens(self.requests, engine.forest, self.prompts(body_rules), compiled=compiled)
             named = [("ideal" if place == 0 else f"ideal ({first.policy.name})", best)]
             for name, read in [("off", nothing), *named] if place == 0 else named:
                 writer.variant(number, "bound", name, None, markers, {}, self.rules.index(body_rules))
-                rows.add(number, bound_cells(self.requests, self.groups, static, billed, read), None)
+                rows.add(number, bound_cells(self.requests, self.groups, counted, read), None)
                 number += 1
 
     def _price_nos(self, point: Point) -> Ints | None:
@@ -276,7 +274,8 @@ class _Rows:
         self._count = len(groups)
         self._parts: list[dict[str, Any]] = []
         names = con.execute(
-            "SELECT column_name FROM duckdb_columns() WHERE table_name = 'swept' ORDER BY column_index"
+            "SELECT column_name FROM duckdb_columns() WHERE table_name = 'swept' AND database_name = current_database()"
+            " ORDER BY column_index"
         ).fetchall()
         self._cells = [name for (name,) in names][4:]
 
