@@ -17,7 +17,7 @@ from cachesim.core.ledger import TariffSet
 from cachesim.core.policy import Policy
 from cachesim.index.memory import MemoryIndex
 from cachesim.replay import Lane
-from cachesim.store.trace_reader import Scopes, TraceRow, trace_rows
+from cachesim.store.trace_reader import TraceRow, single_rows
 from cachesim.store.traces import PreparedTrace
 
 if TYPE_CHECKING:
@@ -64,16 +64,8 @@ def fan_outs(
 ) -> list[FanOut]:
     """The fan-outs of a variant by model, most tokens first; models without any are left out."""
     lane = FanOutLane(Gates(policy, strategy, trace.markers), trace, trace.cumulative)
-    misses: list[Miss] = []
-    for rows in trace_rows(con, trace, [trace.rules.index(policy.body_rules)], Scopes()):
-        for row in rows:
-            request = row.request
-            floor = tariff.gate(request.model, request.at_us) if request.model is not None else None
-            miss = lane.look(row, floor)
-            if miss is not None:
-                misses.append(miss)
-        progress(len(rows))
-    return summary(misses)
+    looked = (lane.look(row, floor) for row, floor in single_rows(con, trace, policy, tariff, progress))
+    return summary([miss for miss in looked if miss is not None])
 
 
 def summary(misses: Sequence[Miss]) -> list[FanOut]:

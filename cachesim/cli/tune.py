@@ -14,6 +14,7 @@ import typer
 from cachesim.cli.inputs import ConfigFiles
 from cachesim.cli.lazy import examples, split_commas
 from cachesim.cli.output import console, emit, whole_file
+from cachesim.cli.report import Database, Explain, Form, Output, RunName
 from cachesim.errors import CannotEvaluate, UsageError
 from cachesim.recommend import Objective, Refusal
 from cachesim.report.formats import Format
@@ -76,13 +77,8 @@ ByModel = Annotated[bool, _choice("--by-model", None, "Same as --by model.")]
 Top = Annotated[int, typer.Option("--top", min=2, metavar="N", help="Rows per table along one axis.")]
 Chart = Annotated[bool, typer.Option("--chart/--no-chart", help="Draw the curve of every model.")]
 Html = Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Also write the curves as one HTML page.")]
-Run = Annotated[str, typer.Option("--run", metavar="RUN", help="The replay to start from: number or digest.")]
-Database = Annotated[str, typer.Option("--db", metavar="FILE", help="The run database.")]
 Jobs = Annotated[int | None, typer.Option("--jobs", "-j", min=1, metavar="N", help="Workers (default: one a core).")]
 Kernels = Annotated[KernelChoice, typer.Option("--kernel", help="compiled needs the extra `fast`; same results.")]
-Form = Annotated[Format, typer.Option("--format", "-f", help="How to write it; all but table are exact.")]
-Output = Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write to a file, not to stdout.")]
-Explain = Annotated[bool, typer.Option("--explain-columns", help="Define every column below the tables.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no remarks on stderr.")]
 
 
@@ -109,7 +105,7 @@ def tune(
     hold_out: HoldOut = "40%",
     by: By = None,
     by_model: ByModel = False,
-    run: Run = "latest",
+    run: RunName = "latest",
     db: Database = DEFAULT_DATABASE,
     config: ConfigFiles = None,
     jobs: Jobs = None,

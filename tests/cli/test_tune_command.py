@@ -9,11 +9,11 @@ from typing import Any
 
 import duckdb
 import pytest
+from cli_support import run
 from sample_run import Req, fill
 from sample_sweep import HOUR_US, Cells, Facts, Var, fill_sweep
 
 import cachesim.sweep
-from cachesim.cli import main
 from cachesim.cli.tune import make_axes, parse_share
 from cachesim.errors import UsageError
 from cachesim.store.db import open_database
@@ -60,14 +60,6 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> FakeSweep:
     fake = FakeSweep(Facts(168 * HOUR_US, 3600))
     monkeypatch.setattr(cachesim.sweep, "sweep", fake)
     return fake
-
-
-def run(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as done:
-        main(list(args))
-    captured = capsys.readouterr()
-    assert isinstance(done.value.code, int)
-    return done.value.code, captured.out, captured.err
 
 
 def test_a_sweep_starts_from_the_latest_replay_and_answers(
