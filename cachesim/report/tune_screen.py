@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Final
 from cachesim.recommend import Choice, Objective
 from cachesim.report.columns import BY_NAME
 from cachesim.report.formats import clean
-from cachesim.report.lifetimes import gaps, lifetimes, seconds_of, tier_choices
+from cachesim.report.lifetimes import GAPS, REACHES, bands, lifetimes, seconds_of, tier_choices
 from cachesim.report.render import explain_columns, note_dropped, say
-from cachesim.report.sweeps import NOW, along, bound_rows
+from cachesim.report.sweeps import FAR, NOW, UNLIMITED, along, bound_rows
 from cachesim.report.tables import NONE, number, table, table_columns
 from cachesim.report.tune_words import (
     LABELS,
@@ -21,6 +21,7 @@ from cachesim.report.tune_words import (
     gaps_text,
     headline,
     lifetime_text,
+    reach_text,
     tier_choice_text,
 )
 from cachesim.report.tuning import Row, Tuning
@@ -184,8 +185,8 @@ def _section(tuning: Tuning, axis: Axis, console: Console, top: int) -> list[str
         )
         say(console, f"\n{name}{_estimated(tuning, key)}")
         console.print(table([axis.name, *columns], lines, console.width, keep=[axis.name])[0])
-        if axis.name == "ttl" and "model" in tuning.by and key:
-            console.print(_grid([("", line) for line in _lifetime_words(tuning, rows)], fold=1))
+        if "model" in tuning.by and key:
+            console.print(_grid([("", line) for line in _words(tuning, axis, rows)], fold=1))
     if axis.name == "walk_back":
         found = [fan_out_text(one) for one in tuning.fan_outs] or ["nothing alive lies further back than it looks now"]
         console.print(_grid([("", line) for line in found], fold=1))
@@ -276,11 +277,15 @@ def _thinned(lines: Sequence[tuple[str, Row]], top: int) -> list[tuple[str, Row]
     return [line for i, line in enumerate(lines) if i in wanted]
 
 
-def _lifetime_words(tuning: Tuning, rows: Sequence[Row]) -> list[str]:
-    """What lifetimes must earn, and when entries are read; by model, since prices are."""
-    found = lifetimes(along(rows, "ttl"), tuning.factors)
-    return [
-        *(lifetime_text(one) for one in found),
-        *(tier_choice_text(one) for one in tier_choices(found)),
-        *(gaps_text(one) for one in gaps(bound_rows(rows, "unlimited"))),
-    ]
+def _words(tuning: Tuning, axis: Axis, rows: Sequence[Row]) -> list[str]:
+    """What belongs below a model's table: what lifetimes must earn, when entries are read, how far back they lie."""
+    if axis.name == "ttl":
+        found = lifetimes(along(rows, "ttl"), tuning.factors)
+        return [
+            *(lifetime_text(one) for one in found),
+            *(tier_choice_text(one) for one in tier_choices(found)),
+            *(gaps_text(one) for one in bands(bound_rows(rows, UNLIMITED), GAPS)),
+        ]
+    if axis.name == "walk_back":
+        return [reach_text(one) for one in bands(bound_rows(rows, FAR), REACHES)]
+    return []

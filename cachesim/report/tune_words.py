@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any, Final
@@ -11,9 +11,9 @@ from cachesim.core.pricing import EXACT
 from cachesim.fan_out import CATCHING, FanOut
 from cachesim.recommend import Choice, Objective, Refusal
 from cachesim.report.formats import clean
-from cachesim.report.lifetimes import BANDS, Gaps, Lifetime, TierChoice
+from cachesim.report.lifetimes import Bands, Lifetime, TierChoice
 from cachesim.report.render import problem_lines
-from cachesim.report.sweeps import NOW, SETTINGS, along, bound_rows, share
+from cachesim.report.sweeps import FAR, NOW, SETTINGS, UNLIMITED, along, bound_rows, share
 from cachesim.report.tables import NONE, money, money_decimals, number, percent
 from cachesim.report.times import instant_text
 from cachesim.report.tuning import HOUR_US, Row, Tuning
@@ -25,7 +25,8 @@ GOALS: Final = {
     Objective.FEWEST_LOSERS: "the fewest principals above list",
 }
 NAMES_SHOWN: Final = 3
-BAND_TITLES: Final = dict(zip(BANDS, ("under 5m", "5m to 1h", "1h to 8h", "over 8h"), strict=True))
+GAP_TITLES: Final = ("under 5m", "5m to 1h", "1h to 8h", "over 8h")
+REACH_TITLES: Final = ("up to 20", "21 to 40", "41 to 80", "more")
 LABELS: Final = {
     "policy": ("policy", "policies"),
     "tariff": ("tariff", "tariffs"),
@@ -209,16 +210,29 @@ def _ratio(value: Fraction) -> str:
     return f"{float(value):.3f}"
 
 
-def gaps_text(one: Gaps) -> str:
+def gaps_text(one: Bands) -> str:
     """How long after the last touch entries are read, if they never expired, as shares of the tokens read."""
-    total = sum(one.tokens)
-    if not total:
+    if not sum(one.tokens):
         return "nothing would be read, however long entries lived"
-    parts = [f"{BAND_TITLES[band]} {percent(tokens / total)}" for band, tokens in zip(BANDS, one.tokens, strict=True)]
     return (
         f"if entries lived for ever, {number(sum(one.requests))} requests would read; of their tokens, by the time"
-        f" since the entry was last touched: {' · '.join(parts)}"
+        f" since the entry was last touched: {_shares(one.tokens, GAP_TITLES)}"
     )
+
+
+def reach_text(one: Bands) -> str:
+    """How far back what is read lies, if the walk-back had no end, as shares of the tokens read."""
+    if not sum(one.tokens):
+        return "nothing would be read, however far the walk-back looked"
+    return (
+        f"if the walk-back had no end, {number(sum(one.requests))} requests would read; of their tokens, by the"
+        f" walk-back that finds them: {_shares(one.tokens, REACH_TITLES)}"
+    )
+
+
+def _shares(tokens: Sequence[int], titles: Sequence[str]) -> str:
+    total = sum(tokens)
+    return " · ".join(f"{title} {percent(own / total)}" for title, own in zip(titles, tokens, strict=True))
 
 
 # -- what it rests on
@@ -283,7 +297,8 @@ def _bounds(tuning: Tuning) -> str:
     rates: dict[str, Any] = {"now": tuning.now["token_hit_rate"]}
     for name, meaning in (
         ("off", "off, no cache"),
-        ("unlimited", "unlimited, now without expiry"),
+        (UNLIMITED, "unlimited, now without expiry"),
+        (FAR, "far, now with an endless walk-back"),
         ("ideal", "ideal, every prefix seen before is read"),
     ):
         found = bound_rows(tuning.totals, name)

@@ -202,7 +202,9 @@ def test_strategies_stand_beside_ideal(con: duckdb.DuckDBPyConnection) -> None:
 
 def test_fan_outs_stand_below_the_walk_backs(con: duckdb.DuckDBPyConnection) -> None:
     point = {"requests": 1, "prompt": 1000}
-    fill_sweep(con, [Var(), Var(walk_back=40)], [Cells(0, point), Cells(1, {**point, "read": 300})])
+    far = {"reach_1_requests": 3, "reach_2_requests": 1, "reach_1_tokens": 900, "reach_2_tokens": 100}
+    rows = [Cells(0, point), Cells(1, {**point, "read": 300}), Cells(2, {**point, **far})]
+    fill_sweep(con, [Var(), Var(walk_back=40), Var(policy="far", tariff=None, kind="bound")], rows)
     tuning = read_tuning(con, 1)
     tuning.fan_outs = [FanOut("m", 2, 1050, 2, (25, 25, 31))]
     out = io.StringIO()
@@ -210,6 +212,10 @@ def test_fan_outs_stand_below_the_walk_backs(con: duckdb.DuckDBPyConnection) -> 
     assert (
         "m: 2 requests found 1,050 tokens less than lay alive further back, 2 of them after tool calls and results;"
         " walk-backs that reach them: 25 for 50 %, 25 for 90 %, 31 for 100 %"
+    ) in out.getvalue()
+    assert (
+        "if the walk-back had no end, 4 requests would read; of their tokens, by the walk-back that finds them:"
+        " up to 20 90.0 % · 21 to 40 10.0 % · 41 to 80 0.0 % · more 0.0 %"
     ) in out.getvalue()
     assert tuning_report(tuning).more["fan_outs"] == [
         {"model": "m", "requests": 2, "missed_tokens": 1050, "by_tools": 2,
