@@ -188,7 +188,9 @@ def _section(tuning: Tuning, axis: Axis, console: Console, top: int) -> list[str
         if "model" in tuning.by and key:
             console.print(_grid([("", line) for line in _words(tuning, axis, rows)], fold=1))
     if axis.name == "walk_back":
-        found = [fan_out_text(one) for one in tuning.fan_outs] or ["nothing alive lies further back than it looks now"]
+        found = [fan_out_text(one) for one in tuning.fan_outs] or [
+            "no model: nothing alive lies further back than the walk-back looks now"
+        ]
         console.print(_grid([("", line) for line in found], fold=1))
     if hidden := max((left_out for _, left_out in tables), default=0):
         say(console, f"{hidden} more rows a table: --top N shows more, --format csv every grid point.", "dim")

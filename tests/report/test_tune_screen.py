@@ -221,7 +221,7 @@ def test_fan_outs_stand_below_the_walk_backs(con: duckdb.DuckDBPyConnection) -> 
         {"model": "m", "requests": 2, "missed_tokens": 1050, "by_tools": 2,
          "walk_back_for_50": 25, "walk_back_for_90": 25, "walk_back_for_100": 31}
     ]  # fmt: skip
-    assert "nothing alive lies further back than it looks now" in screen(con)
+    assert "no model: nothing alive lies further back than the walk-back looks now" in screen(con)
 
 
 def test_a_sweep_in_unknown_money_says_what_reads_most(con: duckdb.DuckDBPyConnection) -> None:
