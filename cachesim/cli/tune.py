@@ -139,6 +139,8 @@ def tune(
             _present(con, base), floor, ttl, window, walk_back, markers, multipliers,
             _policies(con, base, config, policy, set_rules), _tariffs(con, base, tariff),
         )  # fmt: skip
+        if html is not None and not axes.floors:
+            raise UsageError("--html: its curves run over floors; add --floor, for example --floor 256:8192:256")
         for name in () if quiet else unpriced_lifetimes(axes.ttls, multipliers):
             typer.echo(f"cachesim: --ttl {name}: no tariff prices it, tokens only; add --multiplier {name}=…", err=True)
         with ExitStack() as stack:
@@ -148,10 +150,10 @@ def tune(
         tuning = read_tuning(con, number, groups, objective)
         if walk_back:
             tuning.fan_outs = _fan_outs(con, base, quiet=quiet)
-    shown = None if db == DEFAULT_DATABASE else db
-    _write(tuning, form, output, top, shown, chart=chart, explain=explain)
     if html is not None:
         _write_page(tuning, html)
+    shown = None if db == DEFAULT_DATABASE else db
+    _write(tuning, form, output, top, shown, chart=chart, explain=explain)
     if tuning.refused:
         facts = list(dict.fromkeys(a.why for a in tuning.answers if isinstance(a, Refusal)))
         raise CannotEvaluate(f"tune: no floor can be recommended; {facts[0] if facts else 'no model was asked'}")

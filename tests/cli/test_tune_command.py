@@ -106,6 +106,18 @@ def test_programs_get_rows_by_what_was_asked(
     assert len(csv) == 3
 
 
+def test_the_curves_are_written_as_a_page_too(
+    database: str, engine: FakeSweep, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("altair")
+    pytest.importorskip("vl_convert")
+    target = tmp_path / "page.html"
+    assert run(capsys, "tune", "--db", database, "--no-chart", "--floor", "512", "--html", str(target))[0] == 0
+    page = target.read_text()
+    assert "<title>For the lowest customer bill change the floor of the model" in page
+    assert "vegaEmbed" in page
+
+
 def test_unpriced_lifetimes_are_named(database: str, engine: FakeSweep, capsys: pytest.CaptureFixture[str]) -> None:
     words = "--ttl 15m: no tariff prices it, tokens only; add --multiplier 15m=…"
     call = ("tune", "--db", database, "--no-chart", "--ttl", "15m,1h")
@@ -149,6 +161,7 @@ def test_what_is_no_share_is_a_usage_error(text: str) -> None:
         (["--markers", "automatik"], "did you mean automatic"),
         (["--objective", "profit"], "profit"),
         (["--run", "77"], "not in the database"),
+        (["--ttl", "1h", "--html", "page.html"], "add --floor"),
     ],
 )
 def test_what_does_not_exist_is_a_usage_error(
