@@ -106,13 +106,9 @@ class Database:
 
     def run(self, name: str | int = "latest") -> Run:
         """The replay of that number, digest (or its beginning), or the `latest`; UsageError if there is none."""
-        from cachesim.report.query import is_sweep
         from cachesim.report.runs import find_replay, show_run
 
-        number = find_replay(self._con, str(name))
-        if is_sweep(self._con, number):
-            raise UsageError(f"run {name}: a sweep, expected a replay; ask for it with sweep({name!r})")
-        return Run(self, show_run(self._con, number))
+        return Run(self, show_run(self._con, find_replay(self._con, str(name))))
 
     def sweep(self, name: str | int = "latest") -> Sweep:
         """The sweep (of `cachesim tune`) of that number, digest, or the `latest`; UsageError if there is none."""
@@ -333,6 +329,10 @@ class Sweep:
           reads_1h_to_8h, reads_over_8h
         read_tokens_under_5m,              Int64   tokens read, by the same
           read_tokens_5m_to_1h, read_tokens_1h_to_8h, read_tokens_over_8h
+        reads_reach_20, reads_reach_40,    Int64   requests by the walk-back that finds their entry
+          reads_reach_80, reads_reach_more
+        read_tokens_reach_20,              Int64   tokens read, by the same
+          read_tokens_reach_40, read_tokens_reach_80, read_tokens_reach_more
         read_change                        Int64   tokens read − those of `now`
         delta_share                        Float64 delta / list
         change, revenue, revenue_change    Decimal charged − that of `now`; charged as the operator sees it, and change

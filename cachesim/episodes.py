@@ -18,7 +18,7 @@ from cachesim.core.pricing import billed_split
 from cachesim.index.memory import MemoryIndex
 from cachesim.replay import Classified, InFlight, Lane, PreparedRequest
 from cachesim.store.db import insert_frame
-from cachesim.store.trace_reader import Scopes, TraceRow, trace_rows
+from cachesim.store.trace_reader import TraceRow, single_rows
 from cachesim.store.traces import PreparedTrace
 
 if TYPE_CHECKING:
@@ -76,14 +76,10 @@ def follow(
     lane = FollowedLane(Gates(policy, strategy, trace.markers), trace, trace.cumulative)
     systems: list[str | None] = []
     end_us = 0
-    for rows in trace_rows(con, trace, [trace.rules.index(policy.body_rules)], Scopes()):
-        for row in rows:
-            request = row.request
-            floor = tariff.gate(request.model, request.at_us) if request.model is not None else None
-            lane.follow(row, floor)
-            systems.append(_system(trace, row.prompts[0]))
-        end_us = rows[-1].request.at_us
-        progress(len(rows))
+    for row, floor in single_rows(con, trace, policy, tariff, progress):
+        lane.follow(row, floor)
+        systems.append(_system(trace, row.prompts[0]))
+        end_us = row.request.at_us
     return Episodes(lane.finish(end_us), systems)
 
 

@@ -58,9 +58,9 @@ class Choice:
     """An answer for one model: keep the present floor, or go from `now` to `best`. Floors in tokens.
 
     now: None where the floor in force changes within the log; equals: the lowest and highest floor tried that do as
-    well as `best` on the first part; gain: over the whole log, in the objective's unit, positive is better; promised,
-    confirmed: the gain of the first part and of the rest, each as a share of what `now` has there; deciding: requests
-    between the two floors, by part; near: share of the requests within ±5 % of `best`.
+    well as `best` on the first part; promised, confirmed: the gain of the first part and of the rest, each as a share
+    of what `now` has there; deciding: requests between the two floors, by part; near: share of the requests within
+    ±5 % of `best`; money and tokens are of the whole log.
     """
 
     model: str | None
@@ -69,7 +69,6 @@ class Choice:
     now: int | None
     best: int | None
     equals: tuple[int, int] | None
-    gain: Fraction
     promised: Fraction
     confirmed: Fraction
     deciding: tuple[int, int]
@@ -297,7 +296,6 @@ def _measure(
     asked = sum(row["asked"] for _, row in rows)
     prompt = sum(now["prompt_tokens"] for now, _ in rows)
     read_now, read_best = (sum(pair[i]["read_tokens"] for pair in rows) for i in (0, 1))
-    gain = Fraction(read_best - read_now, prompt or 1) if objective is Objective.TOKEN_HIT_RATE else sum(gains)
     made = Choice(
         model=model,
         objective=objective,
@@ -305,7 +303,6 @@ def _measure(
         now=present,
         best=present if keep else best,
         equals=None if keep else equals,
-        gain=Fraction(0) if keep else Fraction(gain),
         promised=shares[0],
         confirmed=shares[1],
         deciding=_deciding(rows),

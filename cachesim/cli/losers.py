@@ -10,6 +10,7 @@ import typer
 
 from cachesim.cli.lazy import examples, split_commas
 from cachesim.cli.output import console, emit, whole_file
+from cachesim.cli.report import Database, Explain, Form, Output, RunName
 from cachesim.errors import CannotEvaluate, UsageError
 from cachesim.report.formats import Format, Report
 from cachesim.store.db import DEFAULT_DATABASE
@@ -36,15 +37,10 @@ By = Annotated[
         " [default: principal, tag:app, system]",
     ),
 ]
-RunName = Annotated[str, typer.Option("--run", metavar="RUN", help="Number or digest of a replay.")]
-Database = Annotated[str, typer.Option("--db", metavar="FILE", help="The run database.")]
 PolicyName = Annotated[str | None, typer.Option("--policy", metavar="NAME", help="Of a run with several: this one.")]
 TariffName = Annotated[str | None, typer.Option("--tariff", metavar="NAME", help="Of a run with several: this one.")]
 Everyone = Annotated[bool, typer.Option("--all", help="Show everyone, not only those who pay more.")]
 Top = Annotated[int, typer.Option("--top", min=1, metavar="N", help="Only the first N of each list (tables).")]
-Form = Annotated[Format, typer.Option("--format", "-f", help="How to write it; all but table are exact.")]
-Output = Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write to a file, not to stdout.")]
-Explain = Annotated[bool, typer.Option("--explain-columns", help="Define every column below the tables.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no remarks on stderr.")]
 
 

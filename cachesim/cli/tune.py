@@ -14,6 +14,7 @@ import typer
 from cachesim.cli.inputs import ConfigFiles
 from cachesim.cli.lazy import examples, split_commas
 from cachesim.cli.output import console, emit, whole_file
+from cachesim.cli.report import Database, Explain, Form, Output, RunName
 from cachesim.errors import CannotEvaluate, UsageError
 from cachesim.recommend import Objective, Refusal
 from cachesim.report.formats import Format
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from cachesim.core.ledger import TariffSet
     from cachesim.core.policy import Policy
+    from cachesim.fan_out import FanOut
     from cachesim.report.tuning import Tuning
     from cachesim.run import RunPlan
     from cachesim.sweep.grid import Axes
@@ -75,13 +77,8 @@ ByModel = Annotated[bool, _choice("--by-model", None, "Same as --by model.")]
 Top = Annotated[int, typer.Option("--top", min=2, metavar="N", help="Rows per table along one axis.")]
 Chart = Annotated[bool, typer.Option("--chart/--no-chart", help="Draw the curve of every model.")]
 Html = Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Also write the curves as one HTML page.")]
-Run = Annotated[str, typer.Option("--run", metavar="RUN", help="The replay to start from: number or digest.")]
-Database = Annotated[str, typer.Option("--db", metavar="FILE", help="The run database.")]
 Jobs = Annotated[int | None, typer.Option("--jobs", "-j", min=1, metavar="N", help="Workers (default: one a core).")]
 Kernels = Annotated[KernelChoice, typer.Option("--kernel", help="compiled needs the extra `fast`; same results.")]
-Form = Annotated[Format, typer.Option("--format", "-f", help="How to write it; all but table are exact.")]
-Output = Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write to a file, not to stdout.")]
-Explain = Annotated[bool, typer.Option("--explain-columns", help="Define every column below the tables.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no remarks on stderr.")]
 
 
@@ -108,7 +105,7 @@ def tune(
     hold_out: HoldOut = "40%",
     by: By = None,
     by_model: ByModel = False,
-    run: Run = "latest",
+    run: RunName = "latest",
     db: Database = DEFAULT_DATABASE,
     config: ConfigFiles = None,
     jobs: Jobs = None,
@@ -142,6 +139,8 @@ def tune(
             _present(con, base), floor, ttl, window, walk_back, markers, multipliers,
             _policies(con, base, config, policy, set_rules), _tariffs(con, base, tariff),
         )  # fmt: skip
+        if html is not None and not axes.floors:
+            raise UsageError("--html: its curves run over floors; add --floor, for example --floor 256:8192:256")
         for name in () if quiet else unpriced_lifetimes(axes.ttls, multipliers):
             typer.echo(f"cachesim: --ttl {name}: no tariff prices it, tokens only; add --multiplier {name}=…", err=True)
         with ExitStack() as stack:
@@ -149,10 +148,12 @@ def tune(
                 con, base, axes, hold_out=share, jobs=jobs, kernel=kernel.value, progress=_started(stack, quiet)
             )
         tuning = read_tuning(con, number, groups, objective)
-    shown = None if db == DEFAULT_DATABASE else db
-    _write(tuning, form, output, top, shown, chart=chart, explain=explain)
+        if walk_back:
+            tuning.fan_outs = _fan_outs(con, base, quiet=quiet)
     if html is not None:
         _write_page(tuning, html)
+    shown = None if db == DEFAULT_DATABASE else db
+    _write(tuning, form, output, top, shown, chart=chart, explain=explain)
     if tuning.refused:
         facts = list(dict.fromkeys(a.why for a in tuning.answers if isinstance(a, Refusal)))
         raise CannotEvaluate(f"tune: no floor can be recommended; {facts[0] if facts else 'no model was asked'}")
@@ -254,6 +255,20 @@ def _tariffs(con: duckdb.DuckDBPyConnection, run_no: int, specs: Sequence[str] |
     from cachesim.config import load_tariff_sets
 
     return [_plan(con, run_no).tariffs[0], *load_tariff_sets(specs)] if specs else []
+
+
+def _fan_outs(con: duckdb.DuckDBPyConnection, run_no: int, *, quiet: bool) -> list[FanOut]:
+    """What the run's first variant missed because its walk-back ended too early."""
+    from cachesim.cli.progress import progress
+    from cachesim.fan_out import fan_outs
+    from cachesim.pipeline import no_collection
+    from cachesim.report.runs import show_run
+    from cachesim.store.trace_reader import load_trace
+
+    plan = _plan(con, run_no)
+    trace = load_trace(con, show_run(con, run_no).trace_no)
+    with no_collection(), progress(trace.request_count, "looking for fan-outs", quiet) as advance:
+        return fan_outs(con, trace, plan.policies[0], plan.strategy, plan.tariffs[0], advance)
 
 
 def _plan(con: duckdb.DuckDBPyConnection, run_no: int) -> RunPlan:

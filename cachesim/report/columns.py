@@ -6,6 +6,7 @@ summed per group and price (so money is a few exact products, not one per reques
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
@@ -74,6 +75,8 @@ SWEEP_CELLS: Final[tuple[str, ...]] = (
     "asked", "below_floor", "near_5", "near_10", "writes", "live_us", "dead_writes", "dead_c5", "dead_c1", "dead_c24",
     "dead_cx", "open_writes", "gap_1_requests", "gap_2_requests", "gap_3_requests", "gap_4_requests",
     "gap_1_tokens", "gap_2_tokens", "gap_3_tokens", "gap_4_tokens",
+    "reach_1_requests", "reach_2_requests", "reach_3_requests", "reach_4_requests",
+    "reach_1_tokens", "reach_2_tokens", "reach_3_tokens", "reach_4_tokens",
 )  # fmt: skip
 """The sums that only a sweep keeps."""
 
@@ -119,17 +122,20 @@ _GAPS: Final = (
     ("under_5m", "< 5m", "under 5 minutes"), ("5m_to_1h", "5m–1h", "5 minutes to under 1 hour"),
     ("1h_to_8h", "1h–8h", "1 hour to under 8 hours"), ("over_8h", "≥ 8h", "8 hours or more"),
 )  # fmt: skip
+_REACHES: Final = (
+    ("reach_20", "≤ 20", "up to 20"), ("reach_40", "21–40", "21 to 40"), ("reach_80", "41–80", "41 to 80"),
+    ("reach_more", "> 80", "more than 80"),
+)  # fmt: skip
 
 
-def _gap_columns() -> list[Column]:
-    """Reads by the time since the entry was last written or refreshed: requests, then their tokens."""
+def _band_columns(cell: str, bands: Sequence[tuple[str, str, str]], definition: str) -> list[Column]:
+    """Reads in bands: requests, then their tokens. definition: with `{what}` and `{band}`."""
     return [
-        Column(f"{what}_{name}", f"{title} {band}", unit, kind,
-               f"{unit} read from an entry that was last written or refreshed {words} before",
-               _total(f"gap_{number}_{unit}"), weight, "machine", "sweep")
+        Column(f"{what}_{name}", f"{title} {band}", unit, kind, definition.format(what=unit, band=words),
+               _total(f"{cell}_{number}_{unit}"), weight, "machine", "sweep")
         for what, title, unit, kind, weight in (
             ("reads", "reads", "requests", _COUNT, 19), ("read_tokens", "read", "tokens", _TOKENS, 18))
-        for number, (name, band, words) in enumerate(_GAPS, 1)
+        for number, (name, band, words) in enumerate(bands, 1)
     ]  # fmt: skip
 
 
@@ -254,7 +260,8 @@ _ALL: Final[tuple[Column, ...]] = (
     Column("open_writes", "open writes", "writes", "count",
            "billed writes not read yet and still live when the log ends: neither dead nor useful so far",
            _total("open_writes"), 24, "machine", "sweep"),
-    *_gap_columns(),
+    *_band_columns("gap", _GAPS, "{what} read from an entry that was last written or refreshed {band} before"),
+    *_band_columns("reach", _REACHES, "{what} read from an entry that a walk-back of {band} boundaries finds"),
 )  # fmt: skip
 """Every figure, in output order."""
 

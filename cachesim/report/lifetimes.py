@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 Row = Mapping[str, Any]
 _MULTIPLIER: Final = Decimal("0.000001")
 _UNIT_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-BANDS: Final = ("under_5m", "5m_to_1h", "1h_to_8h", "over_8h")
+GAPS: Final = ("under_5m", "5m_to_1h", "1h_to_8h", "over_8h")
+REACHES: Final = ("reach_20", "reach_40", "reach_80", "reach_more")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +75,8 @@ class TierChoice:
 
 
 @dataclass(frozen=True, slots=True)
-class Gaps:
-    """Reads by the time since the entry was last written or refreshed, if entries never expired; order as BANDS."""
+class Bands:
+    """Reads of one model in bands, in the order of GAPS or REACHES."""
 
     model: str | None
     requests: tuple[int, ...]
@@ -147,13 +148,13 @@ def tier_choices(found: Sequence[Lifetime]) -> list[TierChoice]:
     ]
 
 
-def gaps(rows: Sequence[Row]) -> list[Gaps]:
-    """One per row of the bound that keeps entries for ever, in the order given."""
+def bands(rows: Sequence[Row], names: Sequence[str]) -> list[Bands]:
+    """The reads of each row by `names`: GAPS (time since the last touch) or REACHES (walk-back needed)."""
     return [
-        Gaps(
+        Bands(
             row["model"],
-            tuple(row[f"reads_{band}"] for band in BANDS),
-            tuple(row[f"read_tokens_{band}"] for band in BANDS),
+            tuple(row[f"reads_{name}"] for name in names),
+            tuple(row[f"read_tokens_{name}"] for name in names),
         )
         for row in rows
     ]

@@ -32,6 +32,8 @@ SETTINGS: Final = ("policy", "tariff", "markers", "floor", "ttl", "walk_back", "
 LEAD: Final = ("run", "variant", "kind", *SETTINGS)
 UNLIMITED: Final = "unlimited"
 """The bound that keeps entries for ever: what lies between a write and its reads, whatever the lifetimes are."""
+FAR: Final = "far"
+"""The bound whose walk-back has no end: how far back live entries lie."""
 
 
 @dataclass(frozen=True, slots=True)

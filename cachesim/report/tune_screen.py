@@ -9,17 +9,19 @@ from typing import TYPE_CHECKING, Any, Final
 from cachesim.recommend import Choice, Objective
 from cachesim.report.columns import BY_NAME
 from cachesim.report.formats import clean
-from cachesim.report.lifetimes import gaps, lifetimes, seconds_of, tier_choices
+from cachesim.report.lifetimes import GAPS, REACHES, bands, lifetimes, seconds_of, tier_choices
 from cachesim.report.render import explain_columns, note_dropped, say
-from cachesim.report.sweeps import NOW, along, bound_rows
+from cachesim.report.sweeps import FAR, NOW, UNLIMITED, along, bound_rows
 from cachesim.report.tables import NONE, number, table, table_columns
 from cachesim.report.tune_words import (
     LABELS,
     answer_lines,
     fact_lines,
+    fan_out_text,
     gaps_text,
     headline,
     lifetime_text,
+    reach_text,
     tier_choice_text,
 )
 from cachesim.report.tuning import Row, Tuning
@@ -97,11 +99,10 @@ def tune_screen(
 
 
 def _answers(tuning: Tuning, console: Console) -> None:
-    """Per model what to do and what it brings, models with the most prompt tokens first, and under it why."""
+    """Per model what to do and what it brings, and under it why."""
     from rich.cells import cell_len
 
-    tokens = {row["model"]: row["prompt_tokens"] for row in tuning.models if row["variant"] == NOW}
-    lines = answer_lines(sorted(tuning.answers, key=lambda answer: -tokens.get(answer.model, 0)))
+    lines = answer_lines(tuning)
     widths = [max(cell_len(line[i]) for line in lines) for i in range(3)]
     console.print()
     for *cells, why in lines:
@@ -184,8 +185,13 @@ def _section(tuning: Tuning, axis: Axis, console: Console, top: int) -> list[str
         )
         say(console, f"\n{name}{_estimated(tuning, key)}")
         console.print(table([axis.name, *columns], lines, console.width, keep=[axis.name])[0])
-        if axis.name == "ttl" and "model" in tuning.by and key:
-            console.print(_grid([("", line) for line in _lifetime_words(tuning, rows)], fold=1))
+        if "model" in tuning.by and key:
+            console.print(_grid([("", line) for line in _words(tuning, axis, rows)], fold=1))
+    if axis.name == "walk_back":
+        found = [fan_out_text(one) for one in tuning.fan_outs] or [
+            "no model: nothing alive lies further back than the walk-back looks now"
+        ]
+        console.print(_grid([("", line) for line in found], fold=1))
     if hidden := max((left_out for _, left_out in tables), default=0):
         say(console, f"{hidden} more rows a table: --top N shows more, --format csv every grid point.", "dim")
     if len(groups) > GROUPS_SHOWN:
@@ -244,7 +250,7 @@ def _ordered(tuning: Tuning, axis: Axis, rows: Sequence[Row], answer: Any) -> li
          _label(axis, row[axis.name]), row[axis.name], row)
         for row in others
     ]  # fmt: skip
-    if axis.name == "floor" and present is not None:
+    if axis.name in ("floor", "walk_back") and present is not None:
         lines.sort(key=lambda line: line[1])
     if axis.name == "ttl":
         lines[1:] = sorted(lines[1:], key=lambda line: (seconds_of(line[1]), line[1]) if line[1] else (0, ""))
@@ -273,11 +279,15 @@ def _thinned(lines: Sequence[tuple[str, Row]], top: int) -> list[tuple[str, Row]
     return [line for i, line in enumerate(lines) if i in wanted]
 
 
-def _lifetime_words(tuning: Tuning, rows: Sequence[Row]) -> list[str]:
-    """What lifetimes must earn, and when entries are read; by model, since prices are."""
-    found = lifetimes(along(rows, "ttl"), tuning.factors)
-    return [
-        *(lifetime_text(one) for one in found),
-        *(tier_choice_text(one) for one in tier_choices(found)),
-        *(gaps_text(one) for one in gaps(bound_rows(rows, "unlimited"))),
-    ]
+def _words(tuning: Tuning, axis: Axis, rows: Sequence[Row]) -> list[str]:
+    """What belongs below a model's table: what lifetimes must earn, when entries are read, how far back they lie."""
+    if axis.name == "ttl":
+        found = lifetimes(along(rows, "ttl"), tuning.factors)
+        return [
+            *(lifetime_text(one) for one in found),
+            *(tier_choice_text(one) for one in tier_choices(found)),
+            *(gaps_text(one) for one in bands(bound_rows(rows, UNLIMITED), GAPS)),
+        ]
+    if axis.name == "walk_back":
+        return [reach_text(one) for one in bands(bound_rows(rows, FAR), REACHES)]
+    return []

@@ -8,11 +8,12 @@ from fractions import Fraction
 from typing import Any, Final
 
 from cachesim.core.pricing import EXACT
-from cachesim.recommend import Answer, Choice, Objective, Refusal
+from cachesim.fan_out import CATCHING, FanOut
+from cachesim.recommend import Choice, Objective, Refusal
 from cachesim.report.formats import clean
-from cachesim.report.lifetimes import BANDS, Gaps, Lifetime, TierChoice
+from cachesim.report.lifetimes import Bands, Lifetime, TierChoice
 from cachesim.report.render import problem_lines
-from cachesim.report.sweeps import SETTINGS, bound_rows, share
+from cachesim.report.sweeps import FAR, NOW, SETTINGS, UNLIMITED, along, bound_rows, share
 from cachesim.report.tables import NONE, money, money_decimals, number, percent
 from cachesim.report.times import instant_text
 from cachesim.report.tuning import HOUR_US, Row, Tuning
@@ -24,7 +25,8 @@ GOALS: Final = {
     Objective.FEWEST_LOSERS: "the fewest principals above list",
 }
 NAMES_SHOWN: Final = 3
-BAND_TITLES: Final = dict(zip(BANDS, ("under 5m", "5m to 1h", "1h to 8h", "over 8h"), strict=True))
+GAP_TITLES: Final = ("under 5m", "5m to 1h", "1h to 8h", "over 8h")
+REACH_TITLES: Final = ("up to 20", "21 to 40", "41 to 80", "more")
 LABELS: Final = {
     "policy": ("policy", "policies"),
     "tariff": ("tariff", "tariffs"),
@@ -101,8 +103,13 @@ def _absent(name: str) -> str:
     return "as marked" if name == "ttl" else "of the tariff"
 
 
-def answer_lines(answers: Sequence[Answer]) -> list[tuple[str, str, str, str]]:
-    """model, what to do, what it brings, why; models that are refused for one reason share a line."""
+def answer_lines(tuning: Tuning) -> list[tuple[str, str, str, str]]:
+    """model, what to do, what it brings, why: models with the most prompt tokens first.
+
+    Those that are refused for one reason share a line.
+    """
+    tokens = {row["model"]: row["prompt_tokens"] for row in tuning.models if row["variant"] == NOW}
+    answers = sorted(tuning.answers, key=lambda answer: -tokens.get(answer.model, 0))
     refused: dict[str, list[str]] = {}
     lines = []
     for answer in answers:
@@ -110,7 +117,7 @@ def answer_lines(answers: Sequence[Answer]) -> list[tuple[str, str, str, str]]:
         if isinstance(answer, Refusal):
             refused.setdefault(answer.why, []).append(name)
         else:
-            lines.append((name, *_advice(answer)))
+            lines.append((name, *_advice(tuning, answer)))
     together = len(answers) > 1 and len(refused) == 1 and not lines
     for why, names in refused.items():
         few = ", ".join(names) if len(names) <= NAMES_SHOWN else f"{len(names)} models"
@@ -118,7 +125,7 @@ def answer_lines(answers: Sequence[Answer]) -> list[tuple[str, str, str, str]]:
     return lines
 
 
-def _advice(answer: Choice) -> tuple[str, str, str]:
+def _advice(tuning: Tuning, answer: Choice) -> tuple[str, str, str]:
     now = "varying" if answer.now is None else number(answer.now)
     if answer.keep:
         return f"keep {now}", "", f"{answer.confidence} confidence: {answer.why}"
@@ -127,13 +134,20 @@ def _advice(answer: Choice) -> tuple[str, str, str]:
     if answer.equals and answer.equals[0] != answer.equals[1]:
         low, high = map(number, answer.equals)
         equal = f"; of the floors tried {low} to {high} do as well"
-    return f"{now} → {number(answer.best)}", _gain(answer), f"{answer.confidence} confidence: {answer.why}{equal}"
+    return (
+        f"{now} → {number(answer.best)}",
+        _gain(tuning, answer),
+        f"{answer.confidence} confidence: {answer.why}{equal}",
+    )
 
 
-def _gain(choice: Choice) -> str:
+def _gain(tuning: Tuning, choice: Choice) -> str:
     """What the change brings over the whole log, in the objective's unit."""
     if choice.objective is Objective.FEWEST_LOSERS:
-        return f"{number(int(choice.gain))} fewer above list"
+        rows = along([row for row in tuning.models if row["model"] == choice.model], "floor")
+        best = next(row for row in rows if row["floor"] == choice.best)
+        now, then = (row["principals_above_list"] for row in (rows[0], best))
+        return f"{number(now)} → {number(then)} principals above list"
     if choice.objective is Objective.TOKEN_HIT_RATE:
         rates = (_rate(read, choice.prompt_tokens) for read in (choice.read_now, choice.read_best))
         return " → ".join(rates)
@@ -183,20 +197,42 @@ def tier_choice_text(one: TierChoice) -> str:
     return f"{head}; measured {_ratio(one.measured)}, {'pays' if one.pays else 'does not pay'}"
 
 
+def fan_out_text(one: FanOut) -> str:
+    """What the walk-back of `now` missed, and which one would reach it."""
+    reach = ", ".join(f"{number(needed)} for {share} %" for share, needed in zip(CATCHING, one.walk_backs, strict=True))
+    tools = f"{number(one.by_tools)} of them after tool calls and results" if one.by_tools else "none after tool calls"
+    missed = f"{number(one.requests)} {_plural('request', one.requests)} found {number(one.tokens)} tokens less"
+    model = clean(one.model or NONE)
+    return f"{model}: {missed} than lay alive further back, {tools}; walk-backs that reach them: {reach}"
+
+
 def _ratio(value: Fraction) -> str:
     return f"{float(value):.3f}"
 
 
-def gaps_text(one: Gaps) -> str:
+def gaps_text(one: Bands) -> str:
     """How long after the last touch entries are read, if they never expired, as shares of the tokens read."""
-    total = sum(one.tokens)
-    if not total:
+    if not sum(one.tokens):
         return "nothing would be read, however long entries lived"
-    parts = [f"{BAND_TITLES[band]} {percent(tokens / total)}" for band, tokens in zip(BANDS, one.tokens, strict=True)]
     return (
         f"if entries lived for ever, {number(sum(one.requests))} requests would read; of their tokens, by the time"
-        f" since the entry was last touched: {' · '.join(parts)}"
+        f" since the entry was last touched: {_shares(one.tokens, GAP_TITLES)}"
     )
+
+
+def reach_text(one: Bands) -> str:
+    """How far back what is read lies, if the walk-back had no end, as shares of the tokens read."""
+    if not sum(one.tokens):
+        return "nothing would be read, however far the walk-back looked"
+    return (
+        f"if the walk-back had no end, {number(sum(one.requests))} requests would read; of their tokens, by the"
+        f" walk-back that finds them: {_shares(one.tokens, REACH_TITLES)}"
+    )
+
+
+def _shares(tokens: Sequence[int], titles: Sequence[str]) -> str:
+    total = sum(tokens)
+    return " · ".join(f"{title} {percent(own / total)}" for title, own in zip(titles, tokens, strict=True))
 
 
 # -- what it rests on
@@ -261,7 +297,8 @@ def _bounds(tuning: Tuning) -> str:
     rates: dict[str, Any] = {"now": tuning.now["token_hit_rate"]}
     for name, meaning in (
         ("off", "off, no cache"),
-        ("unlimited", "unlimited, now without expiry"),
+        (UNLIMITED, "unlimited, now without expiry"),
+        (FAR, "far, now with an endless walk-back"),
         ("ideal", "ideal, every prefix seen before is read"),
     ):
         found = bound_rows(tuning.totals, name)

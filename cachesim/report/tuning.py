@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from cachesim.fan_out import CATCHING, FanOut
 from cachesim.recommend import Answer, Choice, Evidence, Objective, Refusal, Whole, recommend, whole
 from cachesim.report.formats import Report, money_text, rate_number
 from cachesim.report.lifetimes import (
@@ -28,7 +29,10 @@ HOUR_US: Final = 3_600_000_000
 
 @dataclass(slots=True)
 class Tuning:
-    """A sweep with its answers. rows: by `by`; models: by model; totals: ungrouped; answers: none without floors."""
+    """A sweep with its answers. rows: by `by`; models: by model; totals: ungrouped; answers: none without floors.
+
+    fan_outs: what the walk-back of `now` missed, where it was looked for.
+    """
 
     run: Run
     facts: SweepFacts
@@ -41,6 +45,7 @@ class Tuning:
     answers: list[Answer]
     together: Whole
     factors: dict[tuple[int, str | None], Factors]
+    fan_outs: Sequence[FanOut] = ()
 
     @property
     def now(self) -> Row:
@@ -101,6 +106,8 @@ def tuning_report(tuning: Tuning) -> Report:
     if found:
         more["lifetimes"] = [_lifetime_row(one) for one in found]
         more["tier_choices"] = [_choice_row(one) for one in tier_choices(found)]
+    if tuning.fan_outs:
+        more["fan_outs"] = [_fan_out_row(one) for one in tuning.fan_outs]
     run = tuning.run
     columns = sweep_columns(tuning.by)
     return Report("tune", columns, tuning.rows, tuning.by, [run.entry()], run.assumptions, run.problems, more)
@@ -157,3 +164,9 @@ def _choice_row(one: TierChoice) -> Row:
         "measured": None if one.measured is None else rate_number(float(one.measured)),
         "pays": one.pays,
     }
+
+
+def _fan_out_row(one: FanOut) -> Row:
+    catching = {f"walk_back_for_{share}": needed for share, needed in zip(CATCHING, one.walk_backs, strict=True)}
+    named = {"model": one.model, "requests": one.requests, "missed_tokens": one.tokens, "by_tools": one.by_tools}
+    return {**named, **catching}

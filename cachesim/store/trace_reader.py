@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from cachesim.core.gates import Prompt
+from cachesim.core.ledger import TariffSet
 from cachesim.core.markers import MarkerFact
-from cachesim.core.policy import BodyRules
+from cachesim.core.policy import BodyRules, Policy
 from cachesim.prepare.tokenizers import UsedTokenizer
 from cachesim.replay import PreparedRequest
 from cachesim.store.traces import PreparedTrace, TraceInput
@@ -135,6 +136,24 @@ def trace_rows(
         ).fetchall()
         prompts = [_prompts(con, window, number) for number in rules_nos]
         yield [_row(row, own, scopes) for row, own in zip(requests, zip(*prompts, strict=True), strict=True)]
+
+
+def single_rows(
+    con: duckdb.DuckDBPyConnection,
+    trace: PreparedTrace,
+    policy: Policy,
+    tariff: TariffSet,
+    progress: Callable[[int], None],
+) -> Iterator[tuple[TraceRow, int | None]]:
+    """The requests for one variant alone, in replay order: under the policy's body rules, with the floor in force.
+
+    The floor is None where the model is not enabled; progress: told how many more requests are done.
+    """
+    for rows in trace_rows(con, trace, [trace.rules.index(policy.body_rules)], Scopes()):
+        for row in rows:
+            request = row.request
+            yield row, tariff.gate(request.model, request.at_us) if request.model is not None else None
+        progress(len(rows))
 
 
 def _prompts(con: duckdb.DuckDBPyConnection, window: Sequence[int], rules_no: int) -> list[Prompt]:

@@ -4,8 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-
-from cachesim.cli import main
+from cli_support import run
 
 ROOT = Path(__file__).parents[2]
 WORDS = ROOT / "fixtures/words-tokenizer.json"
@@ -45,14 +44,6 @@ def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     Path("log.jsonl").write_text("\n".join(lines) + "\n")
     Path("tariff.toml").write_text(TARIFF)
     return tmp_path
-
-
-def run(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as done:
-        main(list(args))
-    captured = capsys.readouterr()
-    assert isinstance(done.value.code, int)
-    return done.value.code, captured.out, captured.err
 
 
 def replay(capsys: pytest.CaptureFixture[str], *more: str) -> None:

@@ -9,11 +9,11 @@ from typing import Any
 
 import duckdb
 import pytest
+from cli_support import run
 from sample_run import Req, fill
 from sample_sweep import HOUR_US, Cells, Facts, Var, fill_sweep
 
 import cachesim.sweep
-from cachesim.cli import main
 from cachesim.cli.tune import make_axes, parse_share
 from cachesim.errors import UsageError
 from cachesim.store.db import open_database
@@ -62,14 +62,6 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> FakeSweep:
     return fake
 
 
-def run(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as done:
-        main(list(args))
-    captured = capsys.readouterr()
-    assert isinstance(done.value.code, int)
-    return done.value.code, captured.out, captured.err
-
-
 def test_a_sweep_starts_from_the_latest_replay_and_answers(
     database: str, engine: FakeSweep, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -112,6 +104,18 @@ def test_programs_get_rows_by_what_was_asked(
     csv = run(capsys, "tune", "--db", database, "--format", "csv")[1].splitlines()
     assert csv[0].startswith("run,variant,kind,policy,tariff,markers,floor,ttl,walk_back,window,model,requests,")
     assert len(csv) == 3
+
+
+def test_the_curves_are_written_as_a_page_too(
+    database: str, engine: FakeSweep, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("altair")
+    pytest.importorskip("vl_convert")
+    target = tmp_path / "page.html"
+    assert run(capsys, "tune", "--db", database, "--no-chart", "--floor", "512", "--html", str(target))[0] == 0
+    page = target.read_text()
+    assert "<title>For the lowest customer bill change the floor of the model" in page
+    assert "vegaEmbed" in page
 
 
 def test_unpriced_lifetimes_are_named(database: str, engine: FakeSweep, capsys: pytest.CaptureFixture[str]) -> None:
@@ -157,6 +161,7 @@ def test_what_is_no_share_is_a_usage_error(text: str) -> None:
         (["--markers", "automatik"], "did you mean automatic"),
         (["--objective", "profit"], "profit"),
         (["--run", "77"], "not in the database"),
+        (["--ttl", "1h", "--html", "page.html"], "add --floor"),
     ],
 )
 def test_what_does_not_exist_is_a_usage_error(

@@ -134,7 +134,7 @@ def test_a_stored_sweep_has_a_row_per_variant(path: str) -> None:
 
 
 @pytest.mark.parametrize(("ask", "message"), [
-    (lambda database: database.run(2), "run 2: a sweep, expected a replay"),
+    (lambda database: database.run(2), "run '2': a sweep, which keeps sums"),
     (lambda database: database.sweep("1"), "run 1: not a sweep"),
     (lambda database: database.run("ffff"), "run 'ffff': not in the database"),
     (lambda database: database.run().frame(by=["modle"]), "did you mean model"),

@@ -8,7 +8,7 @@ import pytest
 from sample_run import Price
 from sample_sweep import UNLIMITED, Cells, Var, fill_sweep
 
-from cachesim.report.lifetimes import Gaps, gaps, lifetimes, price_factors, seconds_of, tier_choices
+from cachesim.report.lifetimes import GAPS, REACHES, Bands, bands, lifetimes, price_factors, seconds_of, tier_choices
 from cachesim.report.sweeps import along, bound_rows, sweep_rows
 from cachesim.store.db import IN_MEMORY, open_database
 
@@ -26,7 +26,20 @@ ROWS = [
     Cells(2, {"requests": 1, "prompt": 2000, "c5": 1000, "read": 200}),
     Cells(3, {"requests": 1, "prompt": 2000, "c1": 100, "c5": 700, "read": 500}),
     Cells(4, {"requests": 1, "prompt": 2000, "cx": 800, "read": 500}),
-    Cells(5, {"gap_1_requests": 5, "gap_2_requests": 2, "gap_4_requests": 1, "gap_1_tokens": 900, "gap_4_tokens": 40}),
+    Cells(
+        5,
+        {
+            "gap_1_requests": 5,
+            "gap_2_requests": 2,
+            "gap_4_requests": 1,
+            "gap_1_tokens": 900,
+            "gap_4_tokens": 40,
+            "reach_1_requests": 7,
+            "reach_2_requests": 1,
+            "reach_1_tokens": 900,
+            "reach_2_tokens": 40,
+        },
+    ),
 ]
 
 
@@ -77,7 +90,9 @@ def test_prices_that_change_within_the_log_are_said_to(con: duckdb.DuckDBPyConne
 
 def test_gap_bands_come_from_entries_that_never_expire(con: duckdb.DuckDBPyConnection) -> None:
     fill_sweep(con, VARIANTS, ROWS)
-    assert gaps(bound_rows(sweep_rows(con, 1), "unlimited")) == [Gaps("m", (5, 2, 0, 1), (900, 0, 0, 40))]
+    unlimited = bound_rows(sweep_rows(con, 1), "unlimited")
+    assert bands(unlimited, GAPS) == [Bands("m", (5, 2, 0, 1), (900, 0, 0, 40))]
+    assert bands(unlimited, REACHES) == [Bands("m", (7, 1, 0, 0), (900, 40, 0, 0))]
 
 
 def test_lifetimes_are_ordered_by_length() -> None:

@@ -11,6 +11,7 @@ from sample_run import Price
 from sample_sweep import HOUR_US, IDEAL, OFF, UNLIMITED, Cells, Facts, Var, fill_sweep
 
 from cachesim.cli.output import emit
+from cachesim.fan_out import FanOut
 from cachesim.recommend import Objective
 from cachesim.report.formats import Format
 from cachesim.report.tune_screen import tune_screen
@@ -91,6 +92,17 @@ def test_the_floor_table_marks_now_and_best_in_the_order_of_floors(con: duckdb.D
     assert table[0][2:5] == ["4,500", "30,000", "5,000"]  # eligible 5 × 900, read, created
 
 
+def test_the_curve_of_every_model_stands_in_one_chart(con: duckdb.DuckDBPyConnection) -> None:
+    pytest.importorskip("cachesim.report.charts")
+    fill_sweep(con, VARIANTS, floors(("m", "n")), facts=WEEK)
+    out = io.StringIO()
+    tune_screen(read_tuning(con, 1), Console(file=out, width=120))
+    chart = out.getvalue().partition("change of the bill to now")[2].partition("\nFloors")[0]
+    assert "now 1,024" in chart
+    assert "best m, best n 512" in chart
+    assert "a m · b n" in chart
+
+
 def test_models_share_a_line_where_they_are_refused_for_one_reason(con: duckdb.DuckDBPyConnection) -> None:
     fill_sweep(con, VARIANTS, floors(("m", "n")), facts=Facts(2 * HOUR_US, 3600, {"m": 1024, "n": 1024}))
     text = screen(con)
@@ -126,6 +138,21 @@ def test_answers_of_several_models_are_told_apart(con: duckdb.DuckDBPyConnection
 def test_every_objective_has_its_words(con: duckdb.DuckDBPyConnection, objective: Objective, words: str) -> None:
     fill_sweep(con, VARIANTS, floors(), facts=WEEK)
     assert words in " ".join(screen(con, objective=objective).split())
+
+
+def test_principals_above_list_are_counted_over_the_whole_log(con: duckdb.DuckDBPyConnection) -> None:
+    # under now all that anybody does is write: 7 + 3 × 1.25 is above list; at 2048 nothing is written
+    points = {None: (0, 3000, 100), 2048: (0, 0, 1000)}
+    rows = [
+        Cells(i, cells(*point, scale=scale), principal=principal, part=part)
+        for principal in ("a", "b")
+        for i, point in enumerate(points.values())
+        for part, scale in (("first", 3), ("rest", 2))
+    ]
+    fill_sweep(con, [Var(), Var(floor=2048)], rows, facts=WEEK)
+    assert "m 1,024 → 2,048 2 → 0 principals above list" in " ".join(
+        screen(con, objective=Objective.FEWEST_LOSERS).split()
+    )
 
 
 def test_lifetimes_have_their_cost_and_what_they_must_earn(con: duckdb.DuckDBPyConnection) -> None:
@@ -171,6 +198,30 @@ def test_strategies_stand_beside_ideal(con: duckdb.DuckDBPyConnection) -> None:
     ideal = next(line for line in lines if line and line[0] == "ideal")
     assert "90.0" in ideal
     assert "0.00" not in ideal  # a bound has no bill
+
+
+def test_fan_outs_stand_below_the_walk_backs(con: duckdb.DuckDBPyConnection) -> None:
+    point = {"requests": 1, "prompt": 1000}
+    far = {"reach_1_requests": 3, "reach_2_requests": 1, "reach_1_tokens": 900, "reach_2_tokens": 100}
+    rows = [Cells(0, point), Cells(1, {**point, "read": 300}), Cells(2, {**point, **far})]
+    fill_sweep(con, [Var(), Var(walk_back=40), Var(policy="far", tariff=None, kind="bound")], rows)
+    tuning = read_tuning(con, 1)
+    tuning.fan_outs = [FanOut("m", 2, 1050, 2, (25, 25, 31))]
+    out = io.StringIO()
+    tune_screen(tuning, Console(file=out, width=200), chart=False)
+    assert (
+        "m: 2 requests found 1,050 tokens less than lay alive further back, 2 of them after tool calls and results;"
+        " walk-backs that reach them: 25 for 50 %, 25 for 90 %, 31 for 100 %"
+    ) in out.getvalue()
+    assert (
+        "if the walk-back had no end, 4 requests would read; of their tokens, by the walk-back that finds them:"
+        " up to 20 90.0 % · 21 to 40 10.0 % · 41 to 80 0.0 % · more 0.0 %"
+    ) in out.getvalue()
+    assert tuning_report(tuning).more["fan_outs"] == [
+        {"model": "m", "requests": 2, "missed_tokens": 1050, "by_tools": 2,
+         "walk_back_for_50": 25, "walk_back_for_90": 25, "walk_back_for_100": 31}
+    ]  # fmt: skip
+    assert "no model: nothing alive lies further back than the walk-back looks now" in screen(con)
 
 
 def test_a_sweep_in_unknown_money_says_what_reads_most(con: duckdb.DuckDBPyConnection) -> None:
