@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Hashable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,7 +16,8 @@ if TYPE_CHECKING:
 _TABLES: Final = """
 CREATE TEMP TABLE IF NOT EXISTS side_prices (
   side INTEGER, price_no INTEGER, assumed BOOLEAN, base_source VARCHAR, uncached DECIMAL(38,20), read DECIMAL(38,20),
-  creation_5m DECIMAL(38,20), creation_1h DECIMAL(38,20), creation_24h DECIMAL(38,20), completion DECIMAL(38,20));
+  creation_5m DECIMAL(38,20), creation_1h DECIMAL(38,20), creation_24h DECIMAL(38,20), completion DECIMAL(38,20),
+  creation_custom DECIMAL(38,20));
 CREATE TEMP TABLE IF NOT EXISTS side_segments (
   side INTEGER, of_model VARCHAR, of_purpose VARCHAR, of_completion_window VARCHAR, from_us BIGINT, until_us BIGINT,
   price_no INTEGER);
@@ -58,23 +58,13 @@ def _segments(
     prices: Prices, model: str, purpose: str | None, window: str | None, first_us: int, last_us: int
 ) -> Iterator[tuple[int, int, int]]:
     """(from_us, until_us, price_no) over the times from `first_us` to `last_us`, where there is a price."""
-    at_us = first_us
-    while at_us <= last_us:
+    at_us: int | None = first_us
+    while at_us is not None and at_us <= last_us:
         number = prices.number(model, purpose, window, at_us)
-        # Asked anew each time: what is assumed becomes known, with its end, when it is first asked for.
-        instants = _instants(prices.tariff, model)
-        place = bisect_right(instants, at_us)
-        until_us = instants[place] if place < len(instants) else last_us + 1
+        next_us = prices.tariff.holds_until(model, purpose, window, at_us)
         if number is not None:
-            yield at_us, until_us, number
-        at_us = until_us
-
-
-def _instants(tariff: TariffSet, model: str) -> list[int]:
-    """Every instant at which a price of `model` may change."""
-    rows: list[Any] = [row for row in tariff.all_base_rows if row.model == model]
-    rows += [row for row in tariff.all_cache_rows if tariff.by_default or row.model == model]
-    return sorted({at for row in rows for at in (row.valid_from_us, row.valid_until_us) if at is not None})
+            yield at_us, last_us + 1 if next_us is None else next_us, number
+        at_us = next_us
 
 
 def _insert(con: duckdb.DuckDBPyConnection, table: str, rows: list[tuple[Any, ...]]) -> None:

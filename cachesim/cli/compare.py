@@ -145,7 +145,7 @@ def _with_database(db: str, quiet: bool, work: Callable[[duckdb.DuckDBPyConnecti
             return work(con, False, None)
     except ReplayNeeded:
         pass
-    with open_database(db, must_exist=True) as con, progress(None, "replaying", quiet) as advance:
+    with open_database(db, must_exist=True) as con, progress(None, "replaying", quiet, unit="requests") as advance:
         return work(con, True, advance)
 
 

@@ -133,7 +133,7 @@ def _follow(con: duckdb.DuckDBPyConnection, info: Run, variant: Variant, *, quie
     plan = stored_plan(con, info.run_no)
     wanted = plan.variants()[variant.variant_no]
     trace: PreparedTrace = load_trace(con, info.trace_no)
-    with no_collection(), progress(trace.request_count, "following writes", quiet) as advance:
+    with no_collection(), progress(trace.request_count, "following writes", quiet, unit="requests") as advance:
         episodes = follow(con, trace, wanted.policy, plan.strategy, wanted.tariff, advance)
     fates = not any(assumption["code"] == "continued" for assumption in info.assumptions)
     keep(con, episodes, fates=fates)

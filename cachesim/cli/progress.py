@@ -12,14 +12,15 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 DELAY_S: Final = 2.0
+BYTES: Final = "bytes"
 Advance = Callable[[int], None]
 
 
 class _Bar:
     """Counts from the start and becomes visible after DELAY_S; `clock` returns seconds."""
 
-    def __init__(self, total: int | None, label: str, clock: Callable[[], float]) -> None:
-        self._total, self._label, self._clock = total, label, clock
+    def __init__(self, total: int | None, label: str, unit: str, clock: Callable[[], float]) -> None:
+        self._total, self._label, self._unit, self._clock = total, label, unit, clock
         self._started = clock()
         self._done = 0
         self.shown: Progress | None = None
@@ -29,7 +30,7 @@ class _Bar:
         if self.shown is None:
             if self._clock() - self._started < DELAY_S:
                 return
-            self.shown = _make_bar()
+            self.shown = _make_bar(self._unit, self._total is not None)
             self.shown.start()
             self.shown.add_task(self._label, total=self._total)
         self.shown.update(self.shown.task_ids[0], completed=self._done)
@@ -41,28 +42,44 @@ class _Bar:
 
 @contextmanager
 def progress(
-    total_bytes: int | None, label: str, quiet: bool, *, clock: Callable[[], float] = time.monotonic
+    total: int | None,
+    label: str,
+    quiet: bool,
+    *,
+    unit: str = BYTES,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Advance]:
-    """Gives `advance(n)` for n more bytes; `total_bytes` None shows what is done without an end. Silent when quiet."""
+    """Gives `advance(n)` for n more of `unit`; `total` None shows what is done without an end. Silent when quiet."""
     if quiet or not sys.stderr.isatty():
         yield lambda n: None
         return
-    bar = _Bar(total_bytes, label, clock)
+    bar = _Bar(total, label, unit, clock)
     try:
         yield bar.advance
     finally:
         bar.stop()
 
 
-def _make_bar() -> Progress:
+def _make_bar(unit: str, has_end: bool) -> Progress:
     from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        ProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
 
+    amounts: list[ProgressColumn] = [DownloadColumn(), TransferSpeedColumn()]
+    if unit != BYTES:
+        of = " of {task.total:,.0f}" if has_end else ""
+        amounts = [TextColumn(f"{{task.completed:,.0f}}{of} {unit}", markup=False)]
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
+        *amounts,
         TimeRemainingColumn(),
         console=Console(stderr=True),
         transient=True,

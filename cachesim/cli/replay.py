@@ -225,7 +225,8 @@ def _run(
     options = arguments.read_options(con, config)
     trace = arguments.prepare(con, config, options, body_rule_sets(plan.policies), arguments.sources())
     warnings = [*config.warnings, *(w for t in plan.tariffs if t is not config.tariff for w in t.warnings)]
-    with no_collection(), transaction(con), progress(trace.request_count, "replaying", arguments.quiet) as advance:
+    replaying = progress(trace.request_count, "replaying", arguments.quiet, unit="requests")
+    with no_collection(), transaction(con), replaying as advance:
         return Run(con, trace, plan, earlier).execute(
             plan_options(plan, arguments.files),
             lambda prices: assumptions(trace, plan, options, prices, warnings, earlier[1] if earlier else None),

@@ -35,6 +35,10 @@ def synth(
     days: Annotated[
         float, typer.Option("--days", min=0.01, max=366, metavar="N", help="Days over which sessions begin.")
     ] = 1.0,
+    model: Annotated[
+        list[str] | None,
+        typer.Option("--model", metavar="NAME", help="Model that agents and chats call (repeatable; default: four)."),
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", metavar="N", help="Same seed, same bytes.")] = 1,
     plant_floor: Annotated[
         int | None,
@@ -62,17 +66,18 @@ def synth(
     What is planted comes on top: of each kind one request for every eight others, at least 600. Its tokens are exact
     with --tokenizer fixtures/words-tokenizer.json, which counts words.
     """
-    from cachesim.synth import Plant, requests_for, write
+    from cachesim.synth import MODELS, Plant, requests_for, write
 
     if requests is not None and megabytes is not None:
         raise UsageError("--megabytes and --requests both say how much; give one of them")
     plant = Plant(plant_floor, plant_ttl)
     count = requests_for(megabytes * 1e6, plant) if megabytes is not None else requests or 1000
+    models = list(dict.fromkeys(model or MODELS))
     if output is None:
-        lines = write(sys.stdout.buffer, seed, count, days=days, plant=plant)
+        lines = write(sys.stdout.buffer, seed, count, models=models, days=days, plant=plant)
         sys.stdout.buffer.flush()
     else:
         with whole_file(output) as file:
-            lines = write(file, seed, count, days=days, plant=plant)
+            lines = write(file, seed, count, models=models, days=days, plant=plant)
     planted = f" ({lines - count:,} of them planted)" if lines > count else ""
     print(f"{lines:,} requests{planted}, seed {seed}" + (f" → {output}" if output else ""), file=sys.stderr)

@@ -163,7 +163,7 @@ def _started(stack: ExitStack, quiet: bool) -> Callable[[int], Callable[[int], N
     """What the sweep tells how much there is to do, in requests × variants."""
     from cachesim.cli.progress import progress
 
-    return lambda work: stack.enter_context(progress(work, "sweeping", quiet))
+    return lambda work: stack.enter_context(progress(work, "sweeping", quiet, unit="requests × variants"))
 
 
 def parse_share(text: str) -> Fraction:
@@ -267,7 +267,7 @@ def _fan_outs(con: duckdb.DuckDBPyConnection, run_no: int, *, quiet: bool) -> li
 
     plan = _plan(con, run_no)
     trace = load_trace(con, show_run(con, run_no).trace_no)
-    with no_collection(), progress(trace.request_count, "looking for fan-outs", quiet) as advance:
+    with no_collection(), progress(trace.request_count, "looking for fan-outs", quiet, unit="requests") as advance:
         return fan_outs(con, trace, plan.policies[0], plan.strategy, plan.tariffs[0], advance)
 
 

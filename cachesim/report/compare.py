@@ -173,8 +173,7 @@ def side_prices(side: Side, number: int) -> str:
     source = f"side_prices WHERE side = {number}" if side.repriced else f"unit_prices WHERE run_no = {side.run_no}"
     return (
         f"SELECT price_no * 2 + {number} AS price_no, uncached, read, creation_5m, creation_1h, creation_24h,"
-        f" NULL::DECIMAL(38,20) AS creation_custom,"
-        f" completion FROM {source}"
+        f" creation_custom, completion FROM {source}"
     )
 
 

@@ -6,6 +6,6 @@
 from __future__ import annotations
 
 from cachesim.synth.plant import Plant
-from cachesim.synth.traffic import generate, requests_for, write
+from cachesim.synth.traffic import MODELS, generate, requests_for, write
 
-__all__ = ["Plant", "generate", "requests_for", "write"]
+__all__ = ["MODELS", "Plant", "generate", "requests_for", "write"]
