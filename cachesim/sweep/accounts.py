@@ -34,6 +34,7 @@ class Groups:
     """
 
     of: Ints
+    scope: Ints
     model: list[str | None]
     principal: list[str | None]
     part: list[str]
@@ -82,6 +83,7 @@ def make_groups(requests: Requests, from_us: int, prices: Sequence[Prices]) -> G
     named = list(models), list(principals)
     return Groups(
         of=code,
+        scope=requests.scope[example],
         model=[named[0][n] for n in columns[1][example]],
         principal=[named[1][n] for n in columns[2][example]],
         part=[PARTS[n] for n in columns[3][example]],
@@ -164,8 +166,9 @@ def static_cells(requests: Requests, groups: Groups, placed: Placement) -> dict[
     }
 
 
-def near_floor(requests: Requests, groups: Groups, layout: Layout, floor: Ints | int) -> tuple[Ints, Ints]:
-    """Per group, billed requests whose tokens up to the deepest breakpoint are within ±5 %, and ±10 %, of the floor.
+def near_floor(requests: Requests, groups: Groups, layout: Layout, floor: Ints | int, span: slice) -> tuple[Ints, Ints]:
+    """Per group of `span`, billed requests whose tokens up to the deepest breakpoint are within ±5 %, and ±10 %, of
+    the floor.
 
     floor: in tokens, of each request of the layout.
     """
@@ -173,5 +176,8 @@ def near_floor(requests: Requests, groups: Groups, layout: Layout, floor: Ints |
 
     off = np.abs(layout.deepest_tokens - floor)
     billed = requests.succeeded[layout.asked]
-    near_5, near_10 = (groups.total(layout.asked[billed & (off * parts <= floor)]) for parts in (20, 10))
+    group = groups.of[layout.asked] - span.start
+    near_5, near_10 = (
+        np.bincount(group[billed & (off * parts <= floor)], minlength=span.stop - span.start) for parts in (20, 10)
+    )
     return near_5, near_10

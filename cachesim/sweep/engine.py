@@ -6,7 +6,7 @@ token count lies between them, two walk-backs if no look-up does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -18,7 +18,7 @@ from cachesim.sweep.accounts import Groups, floors, near_floor, static_cells
 from cachesim.sweep.columns import Forest, Prompts, Requests
 from cachesim.sweep.kernels import Kernel, Task
 from cachesim.sweep.layout import Layout, layouts
-from cachesim.sweep.placement import Placement, place_marks
+from cachesim.sweep.placement import place_marks
 from cachesim.sweep.points import FAR_WALK_BACK, Point
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Timing(NamedTuple):
 
 
 class Simulation(NamedTuple):
-    """What makes two variants of a layout the same to the kernel, apart from nothing."""
+    """What the kernel is told of a variant: equal for variants that differ in their prices only."""
 
     early: bool
     override: bool
@@ -63,9 +63,10 @@ class Counted:
 
 @dataclass(slots=True)
 class Answer:
-    """The summed cells of one variant, per group."""
+    """The summed cells of one variant, for the groups from `first_group` on."""
 
     place: int
+    first_group: int
     cells: dict[str, Ints]
 
 
@@ -91,7 +92,7 @@ class Engine:
         self._counted: dict[Hashable, Counted] = {}
 
     def run(self, points: Sequence[Point], progress: Progress) -> Iterator[Answer]:
-        """The answers of all points, in no particular order; progress is told requests × variants done."""
+        """The answers of all points, some groups at a time; progress is told requests × variants done."""
         by_layout: dict[Hashable, list[int]] = {}
         for place, point in enumerate(points):
             by_layout.setdefault(_layout_key(point), []).append(place)
@@ -116,55 +117,68 @@ class Engine:
             simulation = Simulation(early, point.ttl is not None, point.knobs(self._end_us))
             wanted.setdefault(simulation, []).append((number, point))
         order = sorted(wanted, key=lambda s: (s.early, s.override, s.knobs))
-        size = max(1, BATCH_CELLS // (max(len(self.groups), 1) * WIDTH))
-        for start in range(0, len(order), size):
-            batch = order[start : start + size]
-            sums, near = self._simulate(first.policy, placed, floor, batch, progress)
-            for simulation, table in zip(batch, sums, strict=True):
-                for number, point in wanted[simulation]:
-                    near_5, near_10 = near[simulation.knobs.floor]
-                    cells = {**static, "near_5": near_5, "near_10": near_10, **_named(table, point)}
-                    cells["uncached"] = cells["prompt"] - sum(cells[n] for n in ("read", "c5", "c1", "c24", "cx"))
-                    yield Answer(number, cells)
+        chunks = layouts(
+            self.requests,
+            self.forest,
+            self._prompts(first.policy.body_rules),
+            placed,
+            collapse=first.policy.collapse_tool_runs,
+            walk_back=max(s.knobs.walk_back for s in order),
+        )
+        for layout, groups in self._with_groups(chunks):
+            size = max(1, BATCH_CELLS // (max(groups.stop - groups.start, 1) * WIDTH))
+            for start in range(0, len(order), size):
+                batch = order[start : start + size]
+                sums = self._simulate(layout, floor, batch, groups, progress)
+                near = self._near(layout, floor, batch, groups)
+                for simulation, table in zip(batch, sums, strict=True):
+                    for number, point in wanted[simulation]:
+                        cells = {**{name: column[groups] for name, column in static.items()}, **_named(table, point)}
+                        cells["near_5"], cells["near_10"] = near[simulation.knobs.floor]
+                        cells["uncached"] = cells["prompt"] - sum(cells[n] for n in ("read", "c5", "c1", "c24", "cx"))
+                        yield Answer(number, groups.start, cells)
 
-    def _simulate(
-        self, policy: Policy, placed: Placement, floor: Ints, batch: Sequence[Simulation], progress: Progress
-    ) -> tuple[Any, dict[int, list[Ints]]]:
-        """Cells as an array [simulation, group, cell], and by floor the requests near it per group (±5 %, ±10 %)."""
+    def _with_groups(self, chunks: Iterable[Layout]) -> Iterator[tuple[Layout | None, slice]]:
+        """Each layout with its groups: all from the one before up to those of its last scope; at last what is left."""
         import numpy as np
 
-        sums = np.zeros((len(batch), len(self.groups), WIDTH), np.int64)
-        near = {s.knobs.floor: [sums[0, :, 0] * 0, sums[0, :, 0] * 0] for s in batch}
-        jobs: dict[int, tuple[int, list[list[int]]]] = {}
+        first = 0
+        for layout in chunks:
+            end = int(np.searchsorted(self.groups.scope, layout.scope[-1], side="right"))
+            yield layout, slice(first, end)
+            first = end
+        if first < len(self.groups):
+            yield None, slice(first, len(self.groups))
 
-        def tasks() -> Iterator[Task]:
-            for layout in layouts(
-                self.requests,
-                self.forest,
-                self._prompts(policy.body_rules),
-                placed,
-                collapse=policy.collapse_tool_runs,
-                walk_back=max(s.knobs.walk_back for s in batch),
-            ):
-                own = floor[layout.asked]
-                for number, counts in near.items():
-                    found = near_floor(self.requests, self.groups, layout, own if number < 0 else number)
-                    near[number] = [total + more for total, more in zip(counts, found, strict=True)]
-                for first, task, places in self._tasks(layout, own, batch):
-                    jobs[id(task)] = first, places
-                    yield task
+    def _near(
+        self, layout: Layout | None, floor: Ints, batch: Sequence[Simulation], groups: slice
+    ) -> dict[int, tuple[Ints, Ints]]:
+        """By floor, -1 for the tariff's, the requests near it per group: within ±5 %, and ±10 %."""
+        import numpy as np
 
-        for task, outs in self._kernel.run(tasks()):
-            first, owners = jobs.pop(id(task))
-            for out, places in zip(outs, owners, strict=True):
-                sums[places, first : first + task.groups] += out.reshape(task.groups, WIDTH)
-                progress(len(places) * len(task.shard.at))
-        return sums, near
+        numbers = {simulation.knobs.floor for simulation in batch}
+        if layout is None:
+            nothing = np.zeros(groups.stop - groups.start, np.int64)
+            return dict.fromkeys(numbers, (nothing, nothing))
+        own = floor[layout.asked]
+        return {n: near_floor(self.requests, self.groups, layout, own if n < 0 else n, groups) for n in numbers}
 
-    def _tasks(
-        self, layout: Layout, floor: Ints, batch: Sequence[Simulation]
-    ) -> Iterator[tuple[int, Task, list[list[int]]]]:
-        """(first group, task, for each of its variants the simulations it stands for)."""
+    def _simulate(
+        self, layout: Layout | None, floor: Ints, batch: Sequence[Simulation], groups: slice, progress: Progress
+    ) -> Any:
+        """Cells as an array [simulation, group, cell]."""
+        import numpy as np
+
+        sums = np.zeros((len(batch), groups.stop - groups.start, WIDTH), np.int64)
+        if layout is not None:
+            for task, outs in self._kernel.run(self._tasks(layout, floor[layout.asked], batch)):
+                first = task.first_group - groups.start
+                for out, places in zip(outs, task.owners, strict=True):
+                    sums[places, first : first + task.groups] += out.reshape(task.groups, WIDTH)
+                    progress(len(places) * len(task.shard.at))
+        return sums
+
+    def _tasks(self, layout: Layout, floor: Ints, batch: Sequence[Simulation]) -> Iterator[Task]:
         for early, override in sorted({(s.early, s.override) for s in batch}):
             members = [i for i, s in enumerate(batch) if (s.early, s.override) == (early, override)]
             for shard, entries, groups in self._shards(layout, floor, early, override):
@@ -172,8 +186,8 @@ class Engine:
                 parts = self._kernel.jobs if len(shard.at) > 4 * SHARD_REQUESTS else 1
                 for part in range(min(parts, len(alike))):
                     mine = alike[part::parts]
-                    task = Task(shard, [knobs for knobs, _ in mine], entries, groups[1] - groups[0])
-                    yield groups[0], task, [[members[i] for i in places] for _, places in mine]
+                    owners = [[members[i] for i in places] for _, places in mine]
+                    yield Task(shard, [k for k, _ in mine], entries, groups[0], groups[1] - groups[0], owners)
 
     def _shards(
         self, layout: Layout, floor: Ints, early: bool, override: bool

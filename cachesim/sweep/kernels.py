@@ -32,25 +32,26 @@ _AHEAD: Final = 2
 
 
 class Task(NamedTuple):
-    """One shard to be replayed under several variants; sizes of what it needs."""
+    """One shard to be replayed under several variants; how many entries and groups it has.
+
+    For whoever gets the answer: the first of its groups, and which variants each of `knobs` stands for.
+    """
 
     shard: Shard
     knobs: Sequence[Knobs]
     entries: int
+    first_group: int
     groups: int
+    owners: Sequence[Sequence[int]]
 
 
 class Kernel:
-    """Runs tasks, in order, on `jobs` workers."""
+    """Runs tasks, in order, on `jobs` workers that live until `close`."""
 
     def __init__(self, choice: Choice, jobs: int, work: int) -> None:
         self.compiled = _is_compiled(choice, work)
         self.jobs = jobs if self.compiled or work >= WORTH_PROCESSES else 1
-
-    @property
-    def name(self) -> str:
-        """How it runs, for provenance on stderr."""
-        return "compiled" if self.compiled else "plain"
+        self._pool: Executor | None = None
 
     def run(self, tasks: Iterable[Task]) -> Iterator[tuple[Task, list[Ints]]]:
         """Each task with its answer: per variant the summed cells, group after group, WIDTH each.
@@ -61,19 +62,26 @@ class Kernel:
         if self.jobs == 1:
             yield from ((task, work(task)) for task in tasks)
             return
-        pool: Executor = (
-            ThreadPoolExecutor(self.jobs)
-            if self.compiled
-            else ProcessPoolExecutor(self.jobs, mp_context=_context(), initializer=_ignore_interrupts)
-        )
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(self.jobs) if self.compiled else _processes(self.jobs)
         try:
-            yield from _in_order(pool, work, tasks, self.jobs * _AHEAD)
+            yield from _in_order(self._pool, work, tasks, self.jobs * _AHEAD)
         except BrokenProcessPool as error:
             raise CachesimError(
                 "a worker process of the sweep ended early, perhaps for memory; try --jobs 1"
             ) from error
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+
+    def close(self) -> None:
+        """End the workers; what they have not begun is dropped."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _processes(jobs: int) -> Executor:
+    """Fresh processes: this one may hold threads of DuckDB and Polars, which a fork would leave half alive."""
+    import multiprocessing
+
+    return ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _ignore_interrupts)
 
 
 def _in_order(
@@ -170,13 +178,6 @@ def _is_compiled(choice: Choice, work: int) -> bool:
     if choice == "compiled" and not there:
         raise UsageError("--kernel compiled: numba is not installed; `pip install 'cachesim[fast]'` brings it")
     return choice == "compiled" or (choice == "auto" and there and work >= WORTH_COMPILING)
-
-
-def _context() -> Any:
-    """Fresh processes: this one may hold threads of DuckDB and Polars, which a fork would leave half alive."""
-    import multiprocessing
-
-    return multiprocessing.get_context("spawn")
 
 
 def _ignore_interrupts() -> None:

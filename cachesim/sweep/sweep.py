@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from fractions import Fraction
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final
@@ -22,9 +23,10 @@ from cachesim.sweep.accounts import NO_PRICE, Groups, make_groups, split_us
 from cachesim.sweep.bounds import bound_cells, ideal_tokens
 from cachesim.sweep.columns import Prompts, Requests, read_forest, read_prompts, read_requests
 from cachesim.sweep.engine import Engine
-from cachesim.sweep.grid import Axes, lifetime_name
+from cachesim.sweep.grid import Axes
 from cachesim.sweep.kernels import Choice, Kernel, cores
 from cachesim.sweep.points import Point, points
+from cachesim.sweep.rows import SweptRows
 
 if TYPE_CHECKING:
     import duckdb
@@ -37,7 +39,6 @@ HOLD_OUT: Final = Fraction(2, 5)
 """The share of the log's time, its end, on which a choice made on the rest is checked."""
 _TARIFF_STEP: Final = 1_000_000
 _CUSTOM_STEP: Final = 10_000
-_ROWS: Final = 50_000
 
 Started = Callable[[int], Callable[[int], None]]
 """Told the work in requests × variants, gives what is told how much of it is done."""
@@ -127,9 +128,9 @@ class _Sweep:
         kernel = Kernel(choice, jobs, work)
         forest = read_forest(self.con, self.trace_no, len(self.exact))
         engine = Engine(self.requests, forest, self.prompts, self.facts, self.groups, kernel)
-        with transaction(self.con):
+        with closing(kernel), transaction(self.con):
             writer = RunWriter(self.con, self._digest(), self.trace_no)
-            rows = _Rows(self.con, writer.run_no, self.groups)
+            rows = SweptRows(self.con, writer.run_no)
             for number, point in enumerate(self.grid):
                 number_of_rules = self.rules.index(point.policy.body_rules)
                 tariff = point.tariff.name if point.kind == "policy" else None
@@ -137,7 +138,7 @@ class _Sweep:
                 policy, markers = point.policy, str(point.strategy)
                 writer.variant(number, point.kind, policy.name, tariff, markers, rules(policy), number_of_rules, ttl)
             for answer in engine.run(self.grid, started(work)):
-                rows.add(answer.place, answer.cells, self._price_nos(self.grid[answer.place]))
+                rows.add(answer.place, answer.first_group, answer.cells, self._price_nos(self.grid[answer.place]))
             self._bounds(engine, writer, rows, compiled=kernel.compiled)
             rows.flush()
             self._store_groups(writer.run_no)
@@ -145,7 +146,7 @@ class _Sweep:
             writer.head(self._options(), self._assumptions(), self._problems())
         return writer.run_no
 
-    def _bounds(self, engine: Engine, writer: RunWriter, rows: _Rows, *, compiled: bool) -> None:
+    def _bounds(self, engine: Engine, writer: RunWriter, rows: SweptRows, *, compiled: bool) -> None:
         """`off` beside the run's own variant, and one `ideal` per body rule set: other blocks, other prefixes.
 
         A bound counts what counts under the first variant with its rules, or the rates could not be compared.
@@ -160,7 +161,7 @@ class _Sweep:
             named = [("ideal" if place == 0 else f"ideal ({first.policy.name})", best)]
             for name, read in [("off", nothing), *named] if place == 0 else named:
                 writer.variant(number, "bound", name, None, markers, {}, self.rules.index(body_rules))
-                rows.add(number, bound_cells(self.requests, self.groups, counted, read), None)
+                rows.add(number, 0, bound_cells(self.requests, self.groups, counted, read), None)
                 number += 1
 
     def _price_nos(self, point: Point) -> Ints | None:
@@ -263,51 +264,3 @@ class _Sweep:
         row = self.con.execute(f"SELECT {column} FROM runs WHERE run_no = ?", [self.base_no]).fetchone()
         assert row is not None
         return json.loads(row[0])
-
-
-class _Rows:
-    """Collects rows of table `swept` and stores them in batches."""
-
-    def __init__(self, con: duckdb.DuckDBPyConnection, run_no: int, groups: Groups) -> None:
-        self._con = con
-        self._run_no = run_no
-        self._count = len(groups)
-        self._parts: list[dict[str, Any]] = []
-        names = con.execute(
-            "SELECT column_name FROM duckdb_columns() WHERE table_name = 'swept' AND database_name = current_database()"
-            " ORDER BY column_index"
-        ).fetchall()
-        self._cells = [name for (name,) in names][4:]
-
-    def add(self, variant_no: int, cells: Mapping[str, Ints], price_nos: Ints | None) -> None:
-        """The rows of one variant; cells it does not have are zero."""
-        import numpy as np
-
-        zero = np.zeros(self._count, np.int64)
-        part: dict[str, Any] = {
-            "run_no": zero + self._run_no,
-            "variant_no": zero + variant_no,
-            "group_no": np.arange(self._count),
-            "price_no": zero + NO_PRICE if price_nos is None else price_nos,
-        }
-        self._parts.append({**part, **{name: cells.get(name, zero) for name in self._cells}})
-        if len(self._parts) * self._count >= _ROWS:
-            self.flush()
-
-    def flush(self) -> None:
-        """Store what is collected."""
-        import numpy as np
-        import polars as pl
-
-        if not self._parts or not self._count:
-            return
-        columns = {name: np.concatenate([part[name] for part in self._parts]) for name in self._parts[0]}
-        frame = pl.DataFrame(columns).with_columns(
-            pl.col("price_no").replace(NO_PRICE, None), pl.col("run_no", "variant_no", "group_no").cast(pl.Int32)
-        )
-        series: dict[str, Any] = {name: frame[name] for name in frame.columns}
-        insert_frame(self._con, "swept", series)
-        self._parts = []
-
-
-__all__ = ["HOLD_OUT", "lifetime_name", "sweep"]
