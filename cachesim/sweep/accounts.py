@@ -132,6 +132,22 @@ def floors(requests: Requests, tariff: TariffSet) -> Ints:
     return found
 
 
+def present_floors(requests: Requests, tariff: TariffSet, instead: int | None) -> dict[str, int | None]:
+    """The floor in force by model, None where it changes within the log; models that are never enabled are left out.
+
+    instead: the floor that the policy has in place of every tariff's.
+    """
+    import numpy as np
+
+    floor = floors(requests, tariff)
+    found: dict[str, set[int]] = {}
+    for key, rows in _by_key(requests):
+        model, values = requests.keys[key].model, set(np.unique(floor[rows]).tolist()) - {-1}
+        if model is not None and values:
+            found.setdefault(model, set()).update(values if instead is None else {instead})
+    return {model: values.pop() if len(values) == 1 else None for model, values in sorted(found.items())}
+
+
 def _by_key(requests: Requests) -> list[tuple[int, Ints]]:
     """The positions of each key's requests, in replay order."""
     import numpy as np

@@ -19,7 +19,7 @@ from cachesim.store.db import insert_frame, transaction
 from cachesim.store.runs import Prices, RunWriter
 from cachesim.store.trace_reader import trace_rules
 from cachesim.stored_plan import plan_options, stored_plan, trace_with_rules
-from cachesim.sweep.accounts import NO_PRICE, Groups, make_groups, split_us
+from cachesim.sweep.accounts import NO_PRICE, Groups, make_groups, present_floors, split_us
 from cachesim.sweep.bounds import bound_cells, ideal_tokens
 from cachesim.sweep.columns import Prompts, Requests, read_forest, read_prompts, read_requests
 from cachesim.sweep.engine import Engine
@@ -143,7 +143,7 @@ class _Sweep:
             rows.flush()
             self._store_groups(writer.run_no)
             writer.prices(self.prices, self._custom_prices())
-            writer.head(self._options(), self._assumptions(), self._problems())
+            writer.head(self._options(), self._assumptions(), self._row("problems"))
         return writer.run_no
 
     def _bounds(self, engine: Engine, writer: RunWriter, rows: SweptRows, *, compiled: bool) -> None:
@@ -222,7 +222,9 @@ class _Sweep:
             "span_us": self.requests.span_us,
             "split_us": self.split_us,
             "longest_ttl_s": longest,
-            "present_floors": self._present_floors(),
+            "present_floors": present_floors(
+                self.requests, self.base.tariffs[0], self.base.policies[0].min_prefix_tokens
+            ),
             "estimated_models": sorted(
                 {
                     k.model
@@ -231,19 +233,6 @@ class _Sweep:
                 }
             ),
         }
-
-    def _present_floors(self) -> dict[str, int | None]:
-        """The floor in force by model; None where it changes over time. Models that are never enabled are left out."""
-        from cachesim.sweep.accounts import floors
-
-        own = self.base.policies[0].min_prefix_tokens
-        floor = floors(self.requests, self.base.tariffs[0])
-        found: dict[str, set[int]] = {}
-        for number, key in enumerate(self.requests.keys):
-            values = set(floor[self.requests.key == number].tolist()) - {-1}
-            if key.model is not None and values:
-                found.setdefault(key.model, set()).update(values if own is None else {own})
-        return {model: values.pop() if len(values) == 1 else None for model, values in sorted(found.items())}
 
     def _assumptions(self) -> list[dict[str, str]]:
         unpriced = sorted({c for p in self.grid if (c := p.custom) is not None} - set(self.customs))
@@ -256,9 +245,6 @@ class _Sweep:
             {name: str(self.axes.multipliers[name]) for name in self.customs},
             unpriced,
         )
-
-    def _problems(self) -> Any:
-        return self._row("problems")
 
     def _row(self, column: str) -> Any:
         row = self.con.execute(f"SELECT {column} FROM runs WHERE run_no = ?", [self.base_no]).fetchone()
