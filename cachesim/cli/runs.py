@@ -26,7 +26,7 @@ app = typer.Typer(
 Db = Annotated[str, typer.Option("--db", metavar="FILE", help="The run database.")]
 Form = Annotated[Format, typer.Option("--format", "-f", help="How to write it.")]
 SHORT: Final = 12
-_COLUMNS: Final = ("run", "cachesim_version", "trace", "requests", "inputs", "policies", "tariffs")
+_COLUMNS: Final = ("run", "cachesim_version", "trace", "requests", "made_by", "inputs", "policies", "tariffs")
 
 
 @app.callback()
@@ -58,6 +58,7 @@ def _row(run: Run) -> dict[str, Any]:
         "cachesim_version": run.cachesim_version,
         "trace": run.trace_digest,
         "requests": run.requests,
+        "made_by": run.made_by,
         "inputs": " ".join(i["name"] for i in run.inputs),
         "policies": " ".join(_names(run, "policy")),
         "tariffs": " ".join(_names(run, "tariff")),
@@ -72,7 +73,13 @@ def _print_list(found: list[Run], db: str) -> None:
         print(f"{db} holds no run yet; make one with `cachesim replay LOG…`", file=sys.stderr)
         return
     grid = Table(box=None, pad_edge=False, header_style="bold")
-    for name, justify in (("run", "right"), ("digest", "left"), ("made (UTC)", "left"), ("requests", "right")):
+    for name, justify in (
+        ("run", "right"),
+        ("digest", "left"),
+        ("made (UTC)", "left"),
+        ("requests", "right"),
+        ("by", "left"),
+    ):
         grid.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
     for name in ("policies", "tariffs", "inputs"):
         grid.add_column(name, overflow="fold")
@@ -82,7 +89,7 @@ def _print_list(found: list[Run], db: str) -> None:
             _shorten(_names(run, "tariff")),
             _shorten([i["name"] for i in run.inputs]),
         )
-        head = (str(run.run_no), run.digest[:SHORT], run.created_at, number(run.requests))
+        head = (str(run.run_no), run.digest[:SHORT], run.created_at, number(run.requests), run.made_by)
         grid.add_row(*map(Text, head), *(Text(clean(", ".join(names)) or NONE) for names in lists))
     console().print(grid)
 

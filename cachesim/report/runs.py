@@ -37,6 +37,11 @@ class Run:
     tokenizers: list[dict[str, Any]]
     variants: list[dict[str, Any]]
 
+    @property
+    def made_by(self) -> str:
+        """The command that made it: replay, tune (a sweep), or another one that needed it for its answer."""
+        return "tune" if "sweep" in self.options else str(self.options.get("made_for", "replay"))
+
     def entry(self, *, full: bool = False) -> dict[str, Any]:
         """The run in JSON output: no number, no wall clock; `full` adds options and every rule of every variant.
 

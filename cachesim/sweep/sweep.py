@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 HOLD_OUT: Final = Fraction(2, 5)
 """The share of the log's time, its end, on which a choice made on the rest is checked."""
 _TARIFF_STEP: Final = 1_000_000
-_CUSTOM_STEP: Final = 10_000
+"""Price numbers set aside for one tariff."""
 
 Started = Callable[[int], Callable[[int], None]]
 """Told the work in requests × variants, gives what is told how much of it is done."""
@@ -172,11 +172,15 @@ class _Sweep:
         custom = point.custom
         if custom not in self.customs:
             return numbers
-        copies: Ints = numbers + (numbers != NO_PRICE) * _CUSTOM_STEP * (1 + self.customs.index(custom))
+        copies: Ints = numbers + (numbers != NO_PRICE) * self._custom_offset(custom)
         return copies
 
     def _custom_prices(self) -> list[tuple[int, Any]]:
-        return [(_CUSTOM_STEP * (1 + number), self.axes.multipliers[name]) for number, name in enumerate(self.customs)]
+        return [(self._custom_offset(name), self.axes.multipliers[name]) for name in self.customs]
+
+    def _custom_offset(self, custom: str) -> int:
+        """What is added to the price numbers of all tariffs for their copies with this lifetime."""
+        return _TARIFF_STEP * len(self.tariffs) * (1 + self.customs.index(custom))
 
     def _store_groups(self, run_no: int) -> None:
         groups = self.groups
