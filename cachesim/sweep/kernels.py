@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
@@ -81,7 +82,7 @@ def _processes(jobs: int) -> Executor:
     """Fresh processes: this one may hold threads of DuckDB and Polars, which a fork would leave half alive."""
     import multiprocessing
 
-    return ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _ignore_interrupts)
+    return ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _settle)
 
 
 def _in_order(
@@ -180,6 +181,19 @@ def _is_compiled(choice: Choice, work: int) -> bool:
     return choice == "compiled" or (choice == "auto" and there and work >= WORTH_COMPILING)
 
 
-def _ignore_interrupts() -> None:
-    """Ctrl-C is for the parent, which ends the workers."""
+def _settle() -> None:
+    """In a new worker: Ctrl-C is for the parent, which ends its workers; and they end with it, however it ends.
+
+    A worker holds both ends of its own queue, so it would wait for ever for work from a parent that was killed.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    import multiprocessing
+
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
