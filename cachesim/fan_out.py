@@ -105,6 +105,8 @@ class FanOutLane(Lane):
         split = result.classification
         if split is None or not request.succeeded:
             return None
+        if split.below_floor and self.policy.floor_scope == "request":  # whatever it would read, it stays below
+            return None
         marks = self.gates.check(
             prompt, request.body_state, request.query_marker, request.model, request.principal is not None, True, True
         )

@@ -57,10 +57,10 @@ class Evidence:
 class Choice:
     """An answer for one model: keep the present floor, or go from `now` to `best`. Floors in tokens.
 
-    now: None where the floor in force changes within the log; equals: the lowest and highest floor tried that do as
-    well as `best` on the first part; promised, confirmed: the gain of the first part and of the rest, each as a share
-    of what `now` has there; deciding: requests between the two floors, by part; near: share of the requests within
-    ±5 % of `best`; money and tokens are of the whole log.
+    now: None where the floor in force changes within the log; equals: the lowest and highest of the neighbouring floors
+    tried that all do as well as `best` on the first part; promised, confirmed: the gain of the first part and of the
+    rest, each as a share of what `now` has there; deciding: requests between the two floors, by part; near: share of
+    the requests within ±5 % of `best`; money and tokens are of the whole log.
     """
 
     model: str | None
@@ -184,13 +184,13 @@ class _Side:
 def _for_model(
     model: str | None, first: Sequence[Row], rest: Sequence[Row], evidence: Evidence, objective: Objective
 ) -> Answer:
-    tried = {row["floor"] for row in first} & {row["floor"] for row in rest} - {None}
+    present = evidence.present_floors.get(model) if model is not None else None
+    tried = {row["floor"] for row in first} & {row["floor"] for row in rest} - {None, present}
     sides = [_side(first, tried), _side(rest, tried)]
     missing = _thin(model, sides, evidence, objective)
     if missing is not None:
         return Refusal(model, objective, *missing)
     chosen, confirming = (side for side in sides if side is not None)
-    present = evidence.present_floors.get(model) if model is not None else None
     best, equals = _best(chosen, present, objective)
     choice = _measure(model, chosen, confirming, present, best, equals, objective)
     if choice.keep:
@@ -229,13 +229,20 @@ def _thin(
             )
     for part, side in zip(LEAST_DECIDING, sides, strict=True):
         if side is None or not side.floors:
-            return "floors", "no variant of the sweep differs from `now` in the floor alone; give --floor"
+            return "floors", "no variant of the sweep differs from `now` in the floor alone; give --floor with others"
         if objective is not Objective.TOKEN_HIT_RATE and _unknown_money(side):
             return "prices", (
                 f"{side.now['unpriced'] or 0:,} requests have no price in the {_PARTS[part]};"
                 " add a [[base_tariff]], or choose --objective token-hit-rate"
             )
+    if not any(_moves(row, side.now) for side in sides if side is not None for row in side.floors.values()):
+        return "deciding_requests", "no request lies between the present floor and any floor tried; try others"
     return None
+
+
+def _moves(row: Row, now: Row) -> bool:
+    """Whether another floor treats any request in another way."""
+    return any(row[name] != now[name] for name in ("below_floor", "read_tokens", "charged"))
 
 
 _PARTS: Final = {"first": "first part of the log", "rest": "rest of the log"}
@@ -267,16 +274,24 @@ def _gain(row: Row, now: Row, objective: Objective) -> Fraction:
 
 
 def _best(side: _Side, present: int | None, objective: Objective) -> tuple[int, tuple[int, int]]:
-    """The floor that does best, of equals the nearest to the present one; and the span of the equals."""
-    top = max(_gain(row, side.now, objective) for row in side.floors.values())
-    equals = [floor for floor, row in side.floors.items() if _gain(row, side.now, objective) == top]
+    """The floor that does best, of equals the nearest to the present one; and its run of neighbours that are equal."""
+    gains = {floor: _gain(side.floors[floor], side.now, objective) for floor in sorted(side.floors)}
+    top = max(gains.values())
 
-    def flips(floor: int) -> tuple[int, int, int]:
-        row = side.floors[floor]
-        moved = abs(row["below_floor"] - side.now["below_floor"])
+    def distance(floor: int) -> tuple[int, int, int]:
+        moved = abs(side.floors[floor]["below_floor"] - side.now["below_floor"])
         return (moved if present is None else abs(floor - present), moved, floor)
 
-    return min(equals, key=flips), (min(equals), max(equals))
+    best = min((floor for floor, gain in gains.items() if gain == top), key=distance)
+    run: list[int] = []
+    for floor, gain in gains.items():
+        if gain == top:
+            run.append(floor)
+        elif best in run:
+            break
+        else:
+            run = []
+    return best, (run[0], run[-1])
 
 
 def _measure(
@@ -369,7 +384,7 @@ def _confident(choice: Choice) -> Choice:
     why = (
         f"{first + rest:,} requests decide ({first:,} in the first part, {rest:,} in the rest); the rest confirms"
         f" {round(share * 100)} % of the promised {_percent(choice.promised)}; {_percent(choice.near)} of the requests"
-        " lie within ±5 % of the new floor and would flip with a tokenizer that counts 5 % differently"
+        " lie within ±5 % of the new floor and may flip with a tokenizer that counts 5 % differently"
     )
     return replace(choice, confidence="high" if certain else "medium", why=why)
 

@@ -20,14 +20,14 @@ FIXTURES = Path(__file__).parents[1] / "fixtures"
 NEW = replace(PRESETS["dwctl-10.13"], min_prefix_tokens=20)
 
 
-def found(walk_back: int, *, collapse: bool = False) -> list[FanOut]:
+def found(walk_back: int, *, collapse: bool = False, floor: int = 20) -> list[FanOut]:
     """The fan-outs of the golden log: r2 and r4 are 24 blocks after the last breakpoint, r3 is 2 and r5 is 10."""
     folder = FIXTURES / "sweeps"
     config = replace(load_config([]), models={"*": ModelConfig(str(FIXTURES / "words-tokenizer.json"), None)})
     with open_database(":memory:") as con:
         sources = find_sources([str(folder / "fan-out/log.jsonl")])[0]
         trace = prepare(con, Preparation(sources, ReadOptions(), config, body_rule_sets([])))
-        policy = replace(NEW, walk_back=walk_back, collapse_tool_runs=collapse)
+        policy = replace(NEW, walk_back=walk_back, collapse_tool_runs=collapse, min_prefix_tokens=floor)
         return fan_outs(con, trace, policy, AS_CAPTURED, load_tariff_set(str(folder / "tariff.toml")))
 
 
@@ -68,3 +68,8 @@ def test_each_walk_back_reaches_the_share_it_is_told_for(needed: list[int]) -> N
     for share, walk_back in zip((50, 90, 100), one.walk_backs, strict=True):
         assert 100 * sum(n <= walk_back for n in needed) >= share * len(needed)
         assert 100 * sum(n < walk_back for n in needed) < share * len(needed)
+
+
+def test_what_the_floor_turns_to_zero_is_no_miss() -> None:
+    """No walk-back lifts a prompt over the floor: with 100 tokens r2 (73) and r3 (80) stay zero, r4 (128) writes."""
+    assert found(20, floor=100) == []

@@ -68,7 +68,7 @@ def test_the_best_floor_nearest_to_the_present_is_chosen_and_confirmed() -> None
     assert (found.floors_tried, found.confidence) == (3, "high")
     assert found.why == (
         "410 requests decide (300 in the first part, 110 in the rest); the rest confirms 100 % of the promised 10.0 %;"
-        " 0.9 % of the requests lie within ±5 % of the new floor and would flip with a tokenizer that counts 5 %"
+        " 0.9 % of the requests lie within ±5 % of the new floor and may flip with a tokenizer that counts 5 %"
         " differently"
     )
 
@@ -248,3 +248,28 @@ def test_never_worse_than_now_on_the_first_part_whatever_the_order(
     assert better > 0
     assert found.promised > 0
     assert found.confirmed >= found.promised / 2
+
+
+def test_floors_that_do_as_well_are_neighbours() -> None:
+    """512 and 2048 both cost 50, but 1,400 between them costs 90: nobody may take that for as good."""
+    present = replace(WEEK, present_floors={"m": 4096})
+    first = [row(None, "100", 900), row(512, "50", 100), row(1400, "90", 300), row(2048, "50", 500)]
+    rest = [row(None, "100", 900), row(512, "50", 100), row(1400, "90", 300), row(2048, "50", 500)]
+    found = answer(first, rest, present)
+    assert (found.best, found.equals) == (2048, (2048, 2048))
+
+
+def test_a_floor_that_moves_nobody_is_no_evidence_for_the_present_one() -> None:
+    same = [row(None, "100", 400), row(900, "100", 400)]
+    found = answer(same, same)
+    assert isinstance(found, Refusal)
+    assert (found.missing, found.why) == (
+        "deciding_requests",
+        "no request lies between the present floor and any floor tried; try others",
+    )
+
+
+def test_the_present_floor_tried_alone_is_nothing_tried() -> None:
+    found = answer([row(None, "100", 400), row(1024, "100", 400)], [row(None, "40", 150), row(1024, "40", 150)])
+    assert isinstance(found, Refusal)
+    assert found.missing == "floors"

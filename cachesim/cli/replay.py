@@ -180,15 +180,29 @@ def make_policy(name: str, config: Config, changes: Sequence[str]) -> Policy:
     Raises UsageError for a preset that does not exist.
     """
     from cachesim.cli.inputs import unknown
-    from cachesim.config import apply_rules, parse_set
+    from cachesim.config import apply_rules
     from cachesim.core.policy import PRESETS
 
     preset = PRESETS.get(name)
     if preset is None:
         raise UsageError(unknown("--policy", name, PRESETS))
-    changed = apply_rules(preset, {**config.policy_rules, **dict(parse_set(change) for change in changes)})
-    names = [*config.policy_rules, *(change for change in changes)]
-    return replace(changed, name=f"{name} [{', '.join(names)}]") if changed != preset else preset
+    configured = _named(preset, apply_rules(preset, config.policy_rules), list(config.policy_rules))
+    return change_policy(configured, changes)
+
+
+def change_policy(policy: Policy, changes: Sequence[str]) -> Policy:
+    """`policy` with the rules of --set over its own; what changes shows in its name."""
+    from cachesim.config import apply_rules, parse_set
+
+    return _named(policy, apply_rules(policy, dict(parse_set(change) for change in changes)), changes)
+
+
+def _named(before: Policy, after: Policy, changes: Sequence[str]) -> Policy:
+    """`after` under the name of `before` and the changes: `dwctl-10.13 [walk_back=40, window=fixed]`."""
+    if after == before:
+        return before
+    name, _, earlier = before.name.removesuffix("]").partition(" [")
+    return replace(after, name=f"{name} [{', '.join([*filter(None, [earlier]), *changes])}]")
 
 
 def parse_markers(text: str) -> MarkerStrategy:

@@ -239,15 +239,16 @@ def _policies(
     rules: Sequence[str] | None,
 ) -> list[Policy]:
     """The run's own policy and those of the options; empty without any."""
-    from cachesim.cli.replay import make_policy
+    from cachesim.cli.replay import change_policy, make_policy
     from cachesim.config import load_config
 
     if not names and not rules:
         return []
     own = _plan(con, run_no).policies[0]
+    if not names:
+        return list(dict.fromkeys([own, change_policy(own, rules or ())]))
     settings = load_config(config or ())
-    presets = names or [own.name.partition(" [")[0]]
-    return list(dict.fromkeys([own, *(make_policy(name, settings, rules or ()) for name in presets)]))
+    return list(dict.fromkeys([own, *(make_policy(name, settings, rules or ()) for name in names)]))
 
 
 def _tariffs(con: duckdb.DuckDBPyConnection, run_no: int, specs: Sequence[str] | None) -> list[TariffSet]:

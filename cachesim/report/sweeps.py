@@ -49,18 +49,13 @@ class SweepFacts:
     present_floors: dict[str, int | None]
     estimated_models: frozenset[str]
     hold_out_us: int | None
-    all_exact: bool
 
 
 def sweep_facts(con: duckdb.DuckDBPyConnection, run_no: int) -> SweepFacts:
     """The facts of a stored sweep; UsageError for a run that is none."""
     if not is_sweep(con, run_no):
         raise UsageError(f"run {run_no}: not a sweep; make one with `cachesim tune`")
-    row = con.execute(
-        "SELECT options, (SELECT coalesce(bool_and(exact), true) FROM trace_tokenizers t"
-        " WHERE t.trace_no = runs.trace_no) FROM runs WHERE run_no = ?",
-        [run_no],
-    ).fetchone()
+    row = con.execute("SELECT options FROM runs WHERE run_no = ?", [run_no]).fetchone()
     assert row is not None
     options = orjson.loads(row[0])
     return SweepFacts(
@@ -69,7 +64,6 @@ def sweep_facts(con: duckdb.DuckDBPyConnection, run_no: int) -> SweepFacts:
         present_floors=options["present_floors"],
         estimated_models=frozenset(options["estimated_models"]),
         hold_out_us=options.get("split_us"),
-        all_exact=bool(row[1]),
     )
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
+from math import prod
 from typing import Any, Final, Literal
 
 from cachesim.core.gates import MarkerStrategy
@@ -59,6 +60,11 @@ class Point:
         seconds = dict(zip(TIERS, self.policy.tier_seconds, strict=True))
         return max(seconds[tier] for tier in self.policy.enabled_ttls)
 
+    def lifetimes_s(self, cells: Mapping[str, Any]) -> set[int]:
+        """The lifetimes in seconds, as marked, in which it created tokens by these cells."""
+        seconds = zip(self.slot_cells, self.policy.tier_seconds, strict=True)
+        return {lifetime for cell, lifetime in seconds if cells[cell].any()}
+
     def knobs(self, end_us: int) -> Knobs:
         """What the kernel is told."""
         policy = self.policy
@@ -86,9 +92,10 @@ def points(base: RunPlan, axes: Axes) -> list[Point]:
     """
     now = Point("policy", base.policies[0], base.strategy, base.tariffs[0])
     axes = replace(axes, tariffs=_told_apart(now.tariff, axes.tariffs))
+    count = prod(len(axis) or 1 for axis in _all(axes))
+    if count > MOST_VARIANTS:
+        raise UsageError(f"{count:,} variants, at most {MOST_VARIANTS:,}; take fewer values on one of the axes")
     grid = list(dict.fromkeys([now, *_grid(now, axes)]))
-    if len(grid) > MOST_VARIANTS:
-        raise UsageError(f"{len(grid):,} variants, at most {MOST_VARIANTS:,}; take fewer values on one of the axes")
     forever = replace(now.policy, name="unlimited", tier_seconds=(_FOREVER_S,) * 3)
     far = replace(now.policy, name="far", walk_back=FAR_WALK_BACK)
     return [*grid, *(Point("bound", policy, now.strategy, now.tariff) for policy in (forever, far))]
@@ -103,16 +110,14 @@ def _told_apart(now: TariffSet, tariffs: Sequence[TariffSet]) -> tuple[TariffSet
     return tuple(known[tariff.name] for tariff in tariffs)
 
 
+def _all(axes: Axes) -> list[tuple[Any, ...]]:
+    return [axes.policies, axes.strategies, axes.tariffs, axes.windows, axes.walk_backs, axes.ttls, axes.floors]
+
+
 def _grid(now: Point, axes: Axes) -> Iterator[Point]:
-    for policy, strategy, tariff, window, walk_back, ttl, floor in product(
-        axes.policies or (now.policy,),
-        axes.strategies or (now.strategy,),
-        axes.tariffs or (now.tariff,),
-        axes.windows or (None,),
-        axes.walk_backs or (None,),
-        axes.ttls or (now.ttl,),
-        axes.floors or (None,),
-    ):
+    present = (now.policy, now.strategy, now.tariff, None, None, now.ttl, None)
+    values = [axis or (own,) for axis, own in zip(_all(axes), present, strict=True)]
+    for policy, strategy, tariff, window, walk_back, ttl, floor in product(*values):
         changes: dict[str, Any] = {"window": window, "walk_back": walk_back, "min_prefix_tokens": floor}
         changed = replace(policy, **{name: value for name, value in changes.items() if value is not None})
         yield Point("policy", changed, strategy, tariff, ttl)

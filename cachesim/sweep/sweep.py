@@ -114,6 +114,7 @@ class _Sweep:
         self.prices = [Prices(tariff, number * _TARIFF_STEP) for number, tariff in enumerate(self.tariffs)]
         self.customs = list(dict.fromkeys(c for p in grid if (c := p.custom) in axes.multipliers and c is not None))
         self.groups: Groups = make_groups(self.requests, self.split_us, self.prices)
+        self.lifetimes: set[int] = set()
         self._prompts: dict[int, Prompts] = {}
 
     def prompts(self, body_rules: BodyRules) -> Prompts:
@@ -138,6 +139,8 @@ class _Sweep:
                 policy, markers = point.policy, str(point.strategy)
                 writer.variant(number, point.kind, policy.name, tariff, markers, rules(policy), number_of_rules, ttl)
             for answer in engine.run(self.grid, started(work)):
+                if answer.place == 0:
+                    self.lifetimes |= self.grid[0].lifetimes_s(answer.cells)
                 rows.add(answer.place, answer.first_group, answer.cells, self._price_nos(self.grid[answer.place]))
             self._bounds(engine, writer, rows, compiled=kernel.compiled)
             rows.flush()
@@ -219,7 +222,7 @@ class _Sweep:
     def _options(self) -> dict[str, Any]:
         """What reports and later commands need to know; see `cachesim.stored_plan` for the first part."""
         base = RunPlan(self.base.policies[:1], self.base.tariffs[:1], self.base.strategy)
-        longest = max(point.longest_s for point in self.grid if point.kind == "policy")
+        longest = max(self.lifetimes, default=self.grid[0].longest_s)
         return {
             **plan_options(base, self._row("options").get("files", [])),
             "sweep": self._describe(),

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
@@ -14,7 +14,9 @@ from sample_run import Req, fill
 from sample_sweep import HOUR_US, Cells, Facts, Var, fill_sweep
 
 import cachesim.sweep
+from cachesim.cli.replay import change_policy
 from cachesim.cli.tune import make_axes, parse_share
+from cachesim.core.policy import PRESETS
 from cachesim.errors import UsageError
 from cachesim.store.db import open_database
 
@@ -180,3 +182,11 @@ def test_a_database_without_a_replay_says_what_to_do(
     code, _, err = run(capsys, "tune", "--db", path)
     assert code == 2
     assert "holds no run yet; make one with `cachesim replay LOG…`" in err
+
+
+def test_a_changed_rule_comes_over_the_runs_own() -> None:
+    own = replace(PRESETS["dwctl-10.13"], name="dwctl-10.13 [walk_back=1]", walk_back=1)
+    changed = change_policy(own, ['default_ttl="1h"'])
+    assert (changed.walk_back, changed.default_ttl) == (1, "1h")
+    assert changed.name == 'dwctl-10.13 [walk_back=1, default_ttl="1h"]'
+    assert change_policy(own, ["walk_back=1"]) is own

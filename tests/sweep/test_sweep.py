@@ -15,6 +15,7 @@ from stored_traces import stored, tariffs, varied_trace
 
 from cachesim.core.gates import AS_CAPTURED, STRATEGIES, MarkerStrategy, marker_strategy
 from cachesim.core.policy import PRESETS, Policy
+from cachesim.errors import UsageError
 from cachesim.report.columns import CELLS
 from cachesim.run import Run, RunPlan
 from cachesim.store.db import open_database, transaction
@@ -23,6 +24,7 @@ from cachesim.stored_plan import plan_options
 from cachesim.sweep import sweep
 from cachesim.sweep.grid import Axes, Lifetimes
 from cachesim.sweep.kernels import Choice
+from cachesim.sweep.points import points
 
 NEW, OLD = PRESETS["dwctl-10.13"], PRESETS["dwctl-8.63"]
 THREE = replace(NEW, name="three tiers", enabled_ttls=("5m", "1h", "24h"))
@@ -147,3 +149,28 @@ def merged(groups: dict[Group, Any]) -> dict[Group, Any]:
         row["created"] = sum(row.pop(name) for name in ("c5", "c1", "c24", "cx") if name in row)
         found[group] = row
     return found
+
+
+def test_a_grid_that_is_too_large_is_refused_before_it_is_made() -> None:
+    plan = RunPlan([NEW], tariffs(1)[:1], AS_CAPTURED)
+    endless = Axes(floors=tuple(range(10_000)), walk_backs=tuple(range(1, 10_001)), windows=("sliding", "fixed"))
+    with pytest.raises(UsageError, match=r"200,000,000 variants, at most 20,000"):
+        points(plan, endless)
+
+
+def test_the_longest_lifetime_is_one_that_now_writes_in() -> None:
+    """What the policy merely offers, and what other variants give, says nothing of the evidence for `now`."""
+    with open_database(":memory:") as con:
+        trace = varied_trace(3)
+        base = base_run(con, stored(con, trace), RunPlan([THREE], tariffs(3)[:1], marker_strategy("automatic", "5m")))
+        run_no = sweep(con, base, Axes(ttls=(None, Lifetimes("24h", 86_400, 86_400))))
+        assert options(con, run_no, "longest_ttl_s") == 300
+        assert swept_total(con, run_no, 1, "c24") > 0
+
+
+def swept_total(con: duckdb.DuckDBPyConnection, run_no: int, variant_no: int, cell: str) -> int:
+    row = con.execute(
+        f"SELECT sum({cell})::BIGINT FROM swept WHERE run_no = ? AND variant_no = ?", [run_no, variant_no]
+    ).fetchone()
+    assert row is not None
+    return int(row[0])
