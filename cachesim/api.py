@@ -273,6 +273,10 @@ class Run:
         from cachesim.config import load_tariff_sets
         from cachesim.sweep import grid, sweep
 
+        given = {"floors": floors, "ttls": ttls, "walk_backs": walk_backs, "windows": windows, "markers": markers}
+        for name, axis in {**given, "tariffs": tariffs}.items():
+            if isinstance(axis, str):
+                raise UsageError(f"{name}={axis!r}: a list was expected, such as {name}=[{axis!r}]")
         axes = grid.Axes(
             floors=tuple(None if floor is None else grid.parse_floors(str(floor))[0] for floor in floors),
             ttls=tuple(None if ttl is None else grid.parse_ttl(ttl) for ttl in ttls),

@@ -62,7 +62,10 @@ def sweep_assumptions(
         tariffs.append(("unpriced_lifetime", f"no price of a write that lives {', '.join(unpriced)}: tokens only"))
     own = {code for code, _ in (*found, *tariffs)} | set(_OF_RUN_ONLY)
     kept = [a for a in of_run if a["code"] not in own and not a["code"].startswith("markers")]
-    start = {"code": "cold_start", "text": "the index starts empty: what was cached before the log begins is unknown"}
+    text = "the index starts empty: what was cached before the log begins is unknown"
+    if any(a["code"] == "continued" for a in of_run):
+        text = "the index starts empty, although the run itself went on from another: now is that run from a cold start"
+    start = {"code": "cold_start", "text": text}
     mine = [{"code": code, "text": text} for code, text in dict.fromkeys(found)]
     return [*mine, *kept, *({"code": code, "text": text} for code, text in tariffs), start]
 

@@ -30,6 +30,8 @@ CONFIRMED: Final = Fraction(1, 2)
 """Of the promised share of the gain, which the rest of the log must bring."""
 HIGH_CONFIRMED: Final = Fraction(4, 5)
 HIGH_DECIDING: Final = {"first": 100, "rest": 30}
+HIGH_FLOORS: Final = 5
+"""Floors tried without a better one, before the present one is kept with high confidence."""
 HIGH_NEAR: Final = Fraction(1, 50)
 """At most this share of the requests lies within ±5 % of the new floor where the confidence is high."""
 
@@ -399,7 +401,8 @@ def _kept(choice: Choice, asked: Sequence[int]) -> Choice:
     does = "does better" if choice.promised <= 0 else f"improves the {what} by 0.1 % or more"
     why = f"no floor of {choice.floors_tried} tried {does} on the first part of the log"
     why += f"; {asked[0]:,} requests reach the cache there"
-    return replace(choice, confidence="high" if _plenty(asked) else "medium", why=why)
+    certain = _plenty(asked) and choice.floors_tried >= HIGH_FLOORS
+    return replace(choice, confidence="high" if certain else "medium", why=why)
 
 
 _IMPROVED: Final = {

@@ -202,7 +202,17 @@ def test_models_are_answered_apart_and_summed_at_their_own_floors() -> None:
     assert (together.changed, together.kept, together.refused) == (1, 1, 1)
     assert (together.charged_now, together.charged_best) == (Decimal(224), Decimal(210))  # 126 instead of 140
     assert (together.read_now, together.read_best) == (24_000, 26_000)
-    assert together.confidence == "high"
+    assert together.confidence == "medium"  # a keeps its floor after one other was tried
+
+
+def test_keeping_the_present_floor_is_certain_after_five_others() -> None:
+    def part(charged: int, count: int) -> list[Row]:
+        others = [row(512 + 100 * i, str(charged + 1 + i), 100 + i) for i in range(count)]
+        return [row(None, str(charged), 400), *others]
+
+    few, many = (answer(part(100, count), part(40, count)) for count in (4, 5))
+    assert (few.keep, few.confidence, few.floors_tried) == (True, "medium", 4)
+    assert (many.keep, many.confidence, many.floors_tried) == (True, "high", 5)
 
 
 def test_a_whole_with_an_unpriced_model_has_no_bill() -> None:

@@ -50,10 +50,23 @@ def _run(args: list[str]) -> int:
     except MemoryError:
         return _say("out of memory; see --help for options that need less", 1)
     except Exception as error:
-        return _say("interrupted", INTERRUPTED) if _was_interrupted(error) else _bug(error)
+        if _was_interrupted(error):
+            return _say("interrupted", INTERRUPTED)
+        return _say(_DAMAGED, 2) if _is_damage(error) else _bug(error)
     if code == INTERRUPTED:  # typer turns Ctrl-C inside a command into this result
         return _say("interrupted", INTERRUPTED)
     return code if isinstance(code, int) else 0
+
+
+_DAMAGED: Final = (
+    "the run database cannot be read, it is damaged or cut off; put a copy back, or replay into another file with --db"
+)
+
+
+def _is_damage(error: BaseException) -> bool:
+    """Whether DuckDB says that its own file does not hold together."""
+    kinds = ("IOException", "FatalException", "SerializationException", "Error")
+    return type(error).__module__.endswith("duckdb") and type(error).__name__ in kinds
 
 
 def _was_interrupted(error: BaseException | None) -> bool:

@@ -22,9 +22,13 @@ def console(*, stderr: bool = False, file: IO[str] | None = None) -> Console:
     """A console as wide as the terminal, COLUMNS, or PIPE_WIDTH where the output is no terminal."""
     from rich.console import Console
 
+    class OpenConsole(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError  # rich would end the program with 1, which is for checks that failed
+
     target = file or (sys.stderr if stderr else sys.stdout)
     piped = not target.isatty() and not os.environ.get("COLUMNS")
-    return Console(file=target, width=PIPE_WIDTH if piped else None, highlight=False, soft_wrap=False, markup=False)
+    return OpenConsole(file=target, width=PIPE_WIDTH if piped else None, highlight=False, soft_wrap=False, markup=False)
 
 
 def emit(report: Report, form: Format, output: Path | None) -> None:
@@ -42,7 +46,14 @@ def emit(report: Report, form: Format, output: Path | None) -> None:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[IO[bytes]]:
-    """A binary file that replaces `path` only when everything is written."""
+    """A binary file that replaces `path` only when everything is written.
+
+    Raises InputError for a place that cannot be written to, and for a database: a report must never replace one.
+    """
+    if path.is_dir() or not path.name:
+        raise InputError(f"{path}: a directory; name a file to write to")
+    if _is_database(path):
+        raise InputError(f"{path}: a DuckDB database, which would be replaced; write to another file")
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         file = part.open("wb")
@@ -54,3 +65,12 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _is_database(path: Path) -> bool:
+    """By DuckDB's own mark, which stands behind a checksum of eight bytes."""
+    try:
+        with path.open("rb") as file:
+            return file.read(12)[8:] == b"DUCK"
+    except OSError:
+        return False

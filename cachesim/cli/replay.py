@@ -148,6 +148,8 @@ def replay(
         strict,
         quiet,
     )
+    if output is not None and any(Path(file).exists() and output.exists() and output.samefile(file) for file in files):
+        raise UsageError(f"--output {output}: one of the logs, which would be replaced; write to another file")
     settings = arguments.config()
     plan = make_plan(settings, policy, set_rules, markers, tariff)
     with open_database(IN_MEMORY if dry_run else db) as con:

@@ -242,12 +242,12 @@ def _policies(
     from cachesim.cli.replay import change_policy, make_policy
     from cachesim.config import load_config
 
+    settings = load_config(config or ())
     if not names and not rules:
         return []
     own = _plan(con, run_no).policies[0]
     if not names:
         return list(dict.fromkeys([own, change_policy(own, rules or ())]))
-    settings = load_config(config or ())
     return list(dict.fromkeys([own, *(make_policy(name, settings, rules or ()) for name in names)]))
 
 

@@ -170,6 +170,8 @@ def _curve(tuning: Tuning, console: Console) -> None:
 def _section(tuning: Tuning, axis: Axis, console: Console, top: int) -> list[str]:
     """A table per group, largest first, all with the same columns; the words that belong to it; what did not fit."""
     groups = [(key, rows) for key, rows in _blocks(tuning.rows, tuning.by) if len(along(rows, axis.name)) > 1]
+    if not groups:  # its values come with other settings: no two variants differ in this one alone
+        return []
     blocks = [*([((), tuning.totals)] if len(groups) > 1 else []), *groups[:GROUPS_SHOWN]]
     tables = [_lines(tuning, axis, key, rows, top) for key, rows in blocks]
     every = [row for lines, _ in tables for row in lines]

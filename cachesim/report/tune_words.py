@@ -45,7 +45,8 @@ def headline(tuning: Tuning) -> str:
     if not tuning.now["requests"]:
         return "Nothing to tune: no request of this run counts."
     if not tuning.answers:
-        return _cheapest(tuning)
+        cheapest = _cheapest(tuning)
+        return f"Estimated: {cheapest[0].lower()}{cheapest[1:]}" if tuning.facts.estimated_models else cheapest
     if tuning.refused:
         reasons = {a.missing: a.why for a in tuning.answers if isinstance(a, Refusal)}
         why = f": {next(iter(reasons.values()))}" if len(reasons) == 1 else ""
@@ -134,6 +135,8 @@ def _advice(tuning: Tuning, answer: Choice) -> tuple[str, str, str]:
     if answer.equals and answer.equals[0] != answer.equals[1]:
         low, high = map(number, answer.equals)
         equal = f"; of the floors tried {low} to {high} do as well"
+    if not _row_at(tuning, answer, answer.best)["eligible"]:
+        equal += "; no prompt is that long: for this model it means no caching at all"
     return (
         f"{now} → {number(answer.best)}",
         _gain(tuning, answer),
@@ -141,12 +144,16 @@ def _advice(tuning: Tuning, answer: Choice) -> tuple[str, str, str]:
     )
 
 
+def _row_at(tuning: Tuning, choice: Choice, floor: int | None) -> Row:
+    """The model's row at a floor, None: now."""
+    rows = along([row for row in tuning.models if row["model"] == choice.model], "floor")
+    return rows[0] if floor is None else next(row for row in rows if row["floor"] == floor)
+
+
 def _gain(tuning: Tuning, choice: Choice) -> str:
     """What the change brings over the whole log, in the objective's unit."""
     if choice.objective is Objective.FEWEST_LOSERS:
-        rows = along([row for row in tuning.models if row["model"] == choice.model], "floor")
-        best = next(row for row in rows if row["floor"] == choice.best)
-        now, then = (row["principals_above_list"] for row in (rows[0], best))
+        now, then = (_row_at(tuning, choice, floor)["principals_above_list"] for floor in (None, choice.best))
         return f"{number(now)} → {number(then)} principals above list"
     if choice.objective is Objective.TOKEN_HIT_RATE:
         rates = (_rate(read, choice.prompt_tokens) for read in (choice.read_now, choice.read_best))
@@ -241,6 +248,8 @@ def _shares(tokens: Sequence[int], titles: Sequence[str]) -> str:
 def fact_lines(tuning: Tuning, db: str = "") -> Iterator[tuple[str, str]]:
     """Labels and lines below the tables; db: what suggested commands end with."""
     yield from _sides(tuning)
+    now = tuning.now
+    yield "now", clean(f"{now['policy']} · tariff {now['tariff']} · markers {now['markers']}, the run's first variant")
     yield "tried", _tried(tuning)
     if tuning.facts.hold_out_us is not None and tuning.answers:
         yield (

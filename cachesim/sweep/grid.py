@@ -189,7 +189,8 @@ def _window(text: str) -> Window:
         if text == word:
             return word
     near = get_close_matches(text, words, 1)
-    raise UsageError(f"--window {text!r}: sliding or fixed was expected" + (f"; did you mean {near[0]}?" * bool(near)))
+    hint = f"; did you mean {near[0]}?" if near else ""
+    raise UsageError(f"--window {text!r}: sliding or fixed was expected{hint}")
 
 
 def _factor(part: str, text: str) -> Decimal:

@@ -73,9 +73,13 @@ class Kernel:
             ) from error
 
     def close(self) -> None:
-        """End the workers; what they have not begun is dropped."""
-        if self._pool is not None:
-            self._pool.shutdown(wait=False, cancel_futures=True)
+        """End the workers, in the middle of a task if need be: whoever closes wants no more answers."""
+        if self._pool is None:
+            return
+        workers = getattr(self._pool, "_processes", None) or {}  # there is no public way before Python 3.14
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        for worker in list(workers.values()):
+            worker.terminate()
 
 
 def _processes(jobs: int) -> Executor:

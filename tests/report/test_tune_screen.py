@@ -132,7 +132,7 @@ def test_answers_of_several_models_are_told_apart(con: duckdb.DuckDBPyConnection
             "For the highest operator revenue change the floor of the model: the bill goes from",
         ),
         (Objective.TOKEN_HIT_RATE, "m 1,024 → 512 40.0 % → 60.0 %"),
-        (Objective.FEWEST_LOSERS, "keep the present floor; confidence high"),
+        (Objective.FEWEST_LOSERS, "keep the present floor; confidence medium"),
     ],
 )
 def test_every_objective_has_its_words(con: duckdb.DuckDBPyConnection, objective: Objective, words: str) -> None:

@@ -1,0 +1,64 @@
+"""Where results may not go, and what a reader that goes early or a damaged database leads to."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cli_support import run
+from sample_run import Req, fill
+
+from cachesim.store.db import open_database
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Path:
+    path = tmp_path / "runs.duckdb"
+    with open_database(str(path)) as con:
+        fill(con, [Req(prompt=10)])
+    return path
+
+
+def test_a_report_never_replaces_a_database(database: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = database.read_bytes()
+    code, _, err = run(capsys, "report", "--db", str(database), "--format", "csv", "--output", str(database))
+    assert code == 2
+    assert "a DuckDB database, which would be replaced" in err
+    assert database.read_bytes() == before
+
+
+def test_an_answer_never_replaces_its_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = tmp_path / "log.jsonl"
+    log.write_text('{"at": 1772355605, "body": {"model": "m", "messages": []}}\n')
+    db = str(tmp_path / "runs.duckdb")
+    code, _, err = run(capsys, "replay", str(log), "--db", db, "--format", "csv", "--output", str(log))
+    assert code == 2
+    assert "one of the logs" in err
+    assert log.read_text().startswith('{"at"')
+
+
+def test_a_directory_is_no_file_to_write_to(database: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = run(capsys, "report", "--db", str(database), "--format", "csv", "--output", str(database.parent))
+    assert code == 2
+    assert "a directory; name a file" in err
+
+
+def test_a_damaged_database_is_said_to_be_damaged(database: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with database.open("r+b") as file:
+        file.truncate(database.stat().st_size // 2)
+    code, _, err = run(capsys, "report", "--db", str(database))
+    assert (code, "bug" in err) == (2, False)
+
+
+def test_a_reader_that_goes_early_is_no_failure(database: Path) -> None:
+    command = [sys.executable, "-m", "cachesim", "report", "--db", str(database), "--by-model"]
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "wb") as gone:
+        done = subprocess.run(command, stdout=gone, stderr=subprocess.PIPE, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr
