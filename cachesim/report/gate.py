@@ -153,19 +153,30 @@ class _Judge:
         if self.base is None and (limit.relative or name == "max_changed_requests"):
             raise UsageError(f"--{name.replace('_', '-')} {limit.text}: needs a --baseline to compare with")
         try:
-            self._refuse(name)
+            self._refuse(kind, limit)
             found = self._measure(name, limit)
             return self._judged(name, kind, limit, found)
         except _Unknown as why:
             return Check(name, "not_evaluated", limit.text, None, None, None, kind.unit, str(why))
 
-    def _refuse(self, name: str) -> None:
+    def _refuse(self, kind: CheckKind, limit: Limit) -> None:
         if not self.totals["requests"]:
             raise _Unknown("no request of the run counts: none succeeded, or the policy rejects all")
-        if self.estimates and name != "max_rejected":
+        if self.estimates and kind is not CHECKS["max_rejected"]:
             raise _Unknown(
                 f"tokens of {' and '.join(self.estimates)} are estimated, which also decides the floor; replay with "
                 "--tokenizer MODEL=SOURCE, or add --allow-estimates"
+            )
+        if kind.unit in ("rate", "tokens"):
+            self._refuse_unknown("the run", self.totals)
+            if limit.relative and self.base is not None:
+                self._refuse_unknown("the baseline", self.base)
+
+    def _refuse_unknown(self, who: str, row: Row) -> None:
+        if row["prompt_unknown_requests"]:
+            raise _Unknown(
+                f"requests of {who} with an unknown number of prompt tokens: {number(row['prompt_unknown_requests'])}; "
+                "replay with --tokenizer MODEL=SOURCE"
             )
 
     def _judged(self, name: str, kind: CheckKind, limit: Limit, found: _Measured) -> Check:
