@@ -118,6 +118,22 @@ def test_without_a_single_price_there_is_no_answer(log: Path, capsys: pytest.Cap
     assert "5 requests have no price" in err
 
 
+def test_unknown_bills_are_not_nobody(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """acme and beta also send what has no price: of the apps only `chat` is without it."""
+    unpriced = [record(5, name, "other words").replace('"m"', '"unpriced"') for name in ("acme", "beta")]
+    saving = Path("log.jsonl").read_text().splitlines()[:2]
+    Path("log.jsonl").write_text("\n".join([*saving, *unpriced]) + "\n")
+    replay(capsys)
+    code, out, err = run(capsys, "losers")
+    assert (code, out) == (3, "")
+    assert "2 requests have no price, and none of 2 principals has a known bill" in err
+    code, out, _ = run(capsys, "losers", "--by", "tag:app")
+    assert (code, out.splitlines()[0]) == (
+        0,
+        "Nobody whose bill is known pays more with caching than without; unknown: 1 of 2 apps.",
+    )
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
