@@ -117,17 +117,15 @@ def _variant(con: duckdb.DuckDBPyConnection, run_no: int, policy: str | None, ta
 
 def _dimensions(con: duckdb.DuckDBPyConnection, trace_no: int, by: Sequence[str] | None) -> list[str]:
     """The lists to make; by default apps only where the log names any. Raises UsageError for unknown ones."""
-    from cachesim.report.losers import SYSTEM
-    from cachesim.report.query import dimension
+    from cachesim.report.losers import SYSTEM, cohort_dimension
 
     names = list(split_commas(by))
     for name in names:
-        if name != SYSTEM:
-            dimension(name)
+        cohort_dimension(name)
     if names:
         return list(dict.fromkeys(names))
     tagged = con.execute(
-        f"SELECT 1 FROM requests WHERE trace_no = ? AND {dimension(APP_TAG).key} IS NOT NULL LIMIT 1", [trace_no]
+        f"SELECT 1 FROM requests WHERE trace_no = ? AND {cohort_dimension(APP_TAG).key} IS NOT NULL LIMIT 1", [trace_no]
     ).fetchone()
     return ["principal", *([APP_TAG] if tagged else []), SYSTEM]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cachesim.core.pricing import EXACT
 from cachesim.report.columns import BY_NAME, CELLS
-from cachesim.report.query import Variant, aggregate_sql, dimension
+from cachesim.report.query import Dimension, Variant, aggregate_sql, dimension, grouping
 from cachesim.report.sweeps import share
 from cachesim.report.tables import money, money_decimals, number, percent
 
@@ -46,13 +46,13 @@ def cohort_rows(
 ) -> list[Row]:
     """One row per cohort of the dimension `name`, the dearest against list first; without a name one row of all.
 
-    name: a dimension of `report`, `tag:NAME`, or `system`. Needs the table `followed`. delta = write_premium −
-    read_saving; money is None where a price is unknown; fates: False leaves the figures of dead and open writes None.
-    Raises UsageError for an unknown dimension.
+    name: a dimension of `report`, days and hours in UTC, `tag:NAME`, or `system`. Needs the table `followed`.
+    delta = write_premium − read_saving; money is None where a price is unknown; fates: False leaves the figures of dead
+    and open writes None. Raises UsageError for an unknown dimension.
     """
-    keys = [] if name is None else [f"{_key(name)} AS k0"]
+    labels, keys = grouping([] if name is None else [name], "UTC", cohort_dimension)
     figures = [BY_NAME[figure].sql for figure in FIGURES]
-    con.execute(aggregate_sql(run_no, [variant], _sums(run_no, variant, keys), ["k0"] if keys else [], figures))
+    con.execute(aggregate_sql(run_no, [variant], _sums(run_no, variant, keys), labels, figures))
     found = [row if keys else (row[0], None, *row[1:]) for row in con.fetchall()]
     digest = con.execute("SELECT digest FROM runs WHERE run_no = ?", [run_no]).fetchone()
     assert digest is not None
@@ -146,8 +146,9 @@ def _and(parts: Sequence[str]) -> str:
 # -- SQL
 
 
-def _key(name: str) -> str:
-    return SYSTEM if name == SYSTEM else dimension(name).key.format(tz="'UTC'")
+def cohort_dimension(name: str) -> Dimension:
+    """The dimension of a list of cohorts: one of `report`, `tag:NAME`, or `system`. Raises UsageError."""
+    return Dimension(SYSTEM) if name == SYSTEM else dimension(name)
 
 
 def _sums(run_no: int, variant: Variant, keys: Sequence[str]) -> str:

@@ -101,6 +101,16 @@ def test_programs_get_every_cohort_exactly(log: Path, capsys: pytest.CaptureFixt
     assert made["rows"][1]["read_saving"] == "0.09"
 
 
+def test_lists_by_name_and_by_time_share_a_table(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import polars as pl
+
+    replay(capsys)
+    options = ("--by", "principal,day", "--all", "--format", "parquet", "--output", "losers.parquet")
+    assert run(capsys, "losers", *options)[::2] == (0, "")
+    frame = pl.read_parquet("losers.parquet")
+    assert frame["cohort"].to_list() == ["beta", "acme", "2026-03-01"]
+
+
 def test_a_continued_run_has_no_account_of_its_writes(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
     replay(capsys)
     Path("more.jsonl").write_text(record(180, "beta", "something else") + "\n")

@@ -80,6 +80,11 @@ def test_cohorts_are_tags_and_system_prompts_too(con: duckdb.DuckDBPyConnection)
         cohorts(con, "principle")
 
 
+def test_days_and_hours_are_named_as_in_reports(con: duckdb.DuckDBPyConnection) -> None:
+    assert [row["cohort"] for row in cohorts(con, "day")] == ["2026-01-01"]
+    assert [row["cohort"] for row in cohorts(con, "hour")] == ["2026-01-01T00:00:00Z"]
+
+
 def test_where_writes_are_not_followed_their_figures_are_unknown(con: duckdb.DuckDBPyConnection) -> None:
     keep(con, EPISODES, fates=False)
     (everyone,) = cohorts(con, None, fates=False)
