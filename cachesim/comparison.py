@@ -17,7 +17,7 @@ from cachesim.core.ledger import BaseRow, CacheRow, TariffSet
 from cachesim.core.policy import PRESETS, Policy
 from cachesim.errors import UsageError
 from cachesim.pipeline import Progress
-from cachesim.rehearsal import Rehearsal, ReplayNeeded, rehearse, replay_again, steps
+from cachesim.rehearsal import Rehearsal, rehearse, replay_again, steps
 from cachesim.report.compare import Pair, Side, same_requests
 from cachesim.report.query import Filters, Variant, variants_of
 from cachesim.repricing import can_reprice, reprice
@@ -90,9 +90,7 @@ def compare(
     tariffs = _load_tariffs(con, (a, b))
     found = [_find(con, wanted, tariffs) for wanted in (a, b)]
     if any(side.variant is None for side in found):
-        if not may_replay:
-            raise ReplayNeeded
-        _replay(con, found, progress)
+        _replay(con, found, may_replay=may_replay, progress=progress)
     sides, assumed = [], []
     for number, side in enumerate(found):
         made, texts = _side(con, side, number)
@@ -229,8 +227,10 @@ def _policy(text: str, known: Sequence[Policy]) -> Policy:
 # -- replaying
 
 
-def _replay(con: duckdb.DuckDBPyConnection, found: Sequence[_Found], progress: Progress | None) -> None:
-    """Replay what is missing: both sides in one run where one can hold both."""
+def _replay(
+    con: duckdb.DuckDBPyConnection, found: Sequence[_Found], *, may_replay: bool, progress: Progress | None
+) -> None:
+    """Replay what is missing, unless an equal run is stored: both sides in one run where one can hold both."""
     a, b = found
     together = a.wanted.run_no == b.wanted.run_no and a.markers == b.markers
     for side in found:
@@ -243,13 +243,14 @@ def _replay(con: duckdb.DuckDBPyConnection, found: Sequence[_Found], progress: P
             _distinct([*a.plan.tariffs, *b.plan.tariffs]),
             a.plan.strategy,
         )
-        run_no = replay_again(con, a.wanted.run_no, both, progress=progress)
+        run_no = replay_again(con, a.wanted.run_no, both, may_replay=may_replay, progress=progress)
         for side in found:
             _place(con, side, run_no)
         return
     for side in found:
         if side.plan is not None:
-            _place(con, side, replay_again(con, side.wanted.run_no, side.plan, progress=progress))
+            run_no = replay_again(con, side.wanted.run_no, side.plan, may_replay=may_replay, progress=progress)
+            _place(con, side, run_no)
 
 
 def _distinct(items: Sequence[Any]) -> list[Any]:

@@ -19,6 +19,7 @@ from cachesim.rehearsal import replay_again
 from cachesim.report.changes import transitions
 from cachesim.report.compare import Compared, Pair, compared
 from cachesim.run import RunPlan
+from cachesim.store.db import DEFAULT_DATABASE, open_database
 from cachesim.stored_plan import stored_plan
 
 BOTH = ("--policy", "dwctl-8.63", "--policy", "dwctl-10.13")
@@ -132,6 +133,16 @@ def test_what_is_missing_is_replayed_once_and_kept(log: Cli) -> None:
     log("replay", "log.jsonl", "--tokenizer", "default", "--policy", "dwctl-8.63", "--quiet")
     assert log("compare", "--run", "2", *BOTH, "--format", "json").rows() == first.rows()
     assert log("compare", "--run", "2", "--format", "json").rows() == first.rows()  # its two policies
+
+
+def test_what_is_stored_is_compared_while_others_read(log: Cli) -> None:
+    lower = ("compare", "--policy", "dwctl-10.13", "--policy", "dwctl-10.13 [walk_back=1]", "--format", "json")
+    first = log(*lower)
+    assert first.code == 0, first.err
+    with open_database(DEFAULT_DATABASE, read_only=True):  # nobody can write now
+        again = log(*lower)
+        assert (again.code, again.out) == (0, first.out), again.err
+        assert log("compare", *BOTH).code != 0  # not stored yet
 
 
 def test_markers_and_changed_rules_are_sides_too(log: Cli, tokenizer: Path) -> None:
