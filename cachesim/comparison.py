@@ -155,11 +155,7 @@ def _load_tariffs(con: duckdb.DuckDBPyConnection, wanted: Sequence[Wanted]) -> d
     for spec in specs:
         if PurePath(spec).suffix.lower() not in TARIFF_FILES:
             raise UsageError(f"--tariff {spec!r}: neither a tariff of the run ({', '.join(sorted(known))}) nor a file")
-    loaded = dict(zip(specs, load_tariff_sets(specs), strict=True)) if specs else {}
-    for spec, tariff in loaded.items():
-        if tariff.name in known:
-            tariff.name = spec
-    return loaded
+    return dict(zip(specs, load_tariff_sets(specs, taken=known), strict=True))
 
 
 def _variants(con: duckdb.DuckDBPyConnection, run_no: int) -> list[Variant]:
@@ -180,7 +176,9 @@ def _find(con: duckdb.DuckDBPyConnection, wanted: Wanted, loaded: dict[str, Tari
     if side.variant is not None:
         return side
     plan = stored_plan(con, wanted.run_no)
-    replayed = next((t for t in plan.tariffs if t.name == tariff), None) or _equal(plan.tariffs, loaded[tariff or ""])
+    replayed = next((t for t in plan.tariffs if t.name == tariff), None) or equal_tariff(
+        plan.tariffs, loaded[tariff or ""]
+    )
     new = replayed or loaded[tariff or ""]
     side.variant = _held(variants, policy, new.name, markers)
     if side.variant is not None:
@@ -198,8 +196,8 @@ def _held(variants: Sequence[Variant], policy: str, tariff: str | None, markers:
     return next((v for v in variants if (v.policy, v.tariff, v.markers) == (policy, tariff, markers)), None)
 
 
-def _equal(tariffs: Sequence[TariffSet], other: TariffSet) -> TariffSet | None:
-    """The tariff set that says the same, wherever it was written."""
+def equal_tariff(tariffs: Sequence[TariffSet], other: TariffSet) -> TariffSet | None:
+    """The one of `tariffs` that says the same as `other`, wherever it was written."""
 
     def rows(tariff: TariffSet) -> tuple[list[CacheRow], list[BaseRow]]:
         cache = [] if tariff.by_default else [replace(row, source="") for row in tariff.all_cache_rows]
