@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from cachesim.core.pricing import EXACT
 from cachesim.errors import UsageError
 from cachesim.report.changes import is_changed, transitions
-from cachesim.report.compare import Pair, Side, ratio, same_requests
+from cachesim.report.compare import Pair, Side, ratio, same_requests, total_of
 from cachesim.report.formats import money_text
 from cachesim.report.query import Filters, variant_rows
 from cachesim.report.tables import number
@@ -186,7 +187,8 @@ class _Judge:
         if limit.relative:
             assert found.baseline is not None
             share = limit.percent and kind.unit != "rate"
-            bound = found.baseline * (1 + limit.value) if share else found.baseline + limit.value
+            more = EXACT.multiply(found.baseline, limit.value) if share else limit.value
+            bound = EXACT.add(found.baseline, more)
         passed = found.run >= bound if kind.least else found.run <= bound
         measured, most, base = (None if v is None else money_text(v) for v in (found.run, bound, found.baseline))
         return Check(
@@ -211,8 +213,7 @@ class _Judge:
         """The sum of a column over the requests that both sides bill; None as soon as one is unknown."""
         assert self.classes is not None
         both = [row for row in self.classes if "rejected" not in (row["outcome_a"], row["outcome_b"])]
-        values = [row[f"{column}_{side}"] for row in both]
-        return None if None in values else sum(values[1:], values[0]) if values else None
+        return total_of([row[f"{column}_{side}"] for row in both])
 
     def _both_bill(self) -> str:
         assert self.classes is not None

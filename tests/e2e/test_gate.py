@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 from e2e_support import Cli, lines
-from worked_log import LOG, RECORDS, TARIFF
+from worked_log import LOG, RECORDS, TARIFF, WIDE_LOG, WIDE_TARIFF
+
+from cachesim.core.pricing import EXACT
 
 # Run 1 is dwctl-8.63, run 2 dwctl-10.13 (see test_worked_log): charged 176.9 and 144.775, without r7, which only run 1
 # bills, 143.9 and 144.775; read 34 and 32, without r7 of 138 both; rejected 0 and 1; r7 and r9 change class.
@@ -84,6 +87,21 @@ def test_the_rows_say_what_was_measured_of_what(runs: Cli) -> None:
         {"check": "max_rejected", "result": "fail", "given": "0", "measured": "1", "limit": "0", "baseline": None,
          "unit": "requests", "detail": "rejected of 14 requests"},
     ]  # fmt: skip
+
+
+def test_limits_on_money_are_exact_to_the_last_digit(runs: Cli, tmp_path: Path, tokenizer: Path) -> None:
+    (tmp_path / "wide.jsonl").write_bytes(WIDE_LOG)
+    (tmp_path / "wide.toml").write_text(WIDE_TARIFF)
+    for policy in ("dwctl-8.63", "dwctl-10.13"):
+        runs("replay", "wide.jsonl", "--tokenizer", tokenizer, "--tariff", "wide.toml", "--policy", policy)
+    options = ("--baseline", "3", "--run", "4", "--format", "json")
+    (row,) = rows_of(runs("gate", *options, "--max-cost", "+1000%"))
+    measured, baseline = Decimal(row["measured"]), Decimal(row["baseline"])
+    assert Decimal(row["limit"]) == EXACT.multiply(baseline, Decimal(11))
+    more, last_digit = EXACT.subtract(measured, baseline), Decimal("1e-20")
+    assert len(measured.as_tuple().digits) > 28
+    for extra, code in ((more, 0), (EXACT.subtract(more, last_digit), 1)):
+        assert runs("gate", *options, "--max-cost", f"{extra:+f}").code == code
 
 
 def test_a_gate_writes_nothing(runs: Cli, tmp_path: Path) -> None:
