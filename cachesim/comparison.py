@@ -17,7 +17,7 @@ from cachesim.core.ledger import BaseRow, CacheRow, TariffSet
 from cachesim.core.policy import PRESETS, Policy
 from cachesim.errors import UsageError
 from cachesim.pipeline import Progress
-from cachesim.rehearsal import Rehearsal, ReplayNeeded, rehearse, replay_again, steps
+from cachesim.rehearsal import Rehearsal, rehearse, replay_again, steps
 from cachesim.report.compare import Pair, Side, same_requests
 from cachesim.report.query import Filters, Variant, variants_of
 from cachesim.repricing import can_reprice, reprice
@@ -90,9 +90,7 @@ def compare(
     tariffs = _load_tariffs(con, (a, b))
     found = [_find(con, wanted, tariffs) for wanted in (a, b)]
     if any(side.variant is None for side in found):
-        if not may_replay:
-            raise ReplayNeeded
-        _replay(con, found, progress)
+        _replay(con, found, may_replay=may_replay, progress=progress)
     sides, assumed = [], []
     for number, side in enumerate(found):
         made, texts = _side(con, side, number)
@@ -157,11 +155,7 @@ def _load_tariffs(con: duckdb.DuckDBPyConnection, wanted: Sequence[Wanted]) -> d
     for spec in specs:
         if PurePath(spec).suffix.lower() not in TARIFF_FILES:
             raise UsageError(f"--tariff {spec!r}: neither a tariff of the run ({', '.join(sorted(known))}) nor a file")
-    loaded = dict(zip(specs, load_tariff_sets(specs), strict=True)) if specs else {}
-    for spec, tariff in loaded.items():
-        if tariff.name in known:
-            tariff.name = spec
-    return loaded
+    return dict(zip(specs, load_tariff_sets(specs, taken=known), strict=True))
 
 
 def _variants(con: duckdb.DuckDBPyConnection, run_no: int) -> list[Variant]:
@@ -182,7 +176,9 @@ def _find(con: duckdb.DuckDBPyConnection, wanted: Wanted, loaded: dict[str, Tari
     if side.variant is not None:
         return side
     plan = stored_plan(con, wanted.run_no)
-    replayed = next((t for t in plan.tariffs if t.name == tariff), None) or _equal(plan.tariffs, loaded[tariff or ""])
+    replayed = next((t for t in plan.tariffs if t.name == tariff), None) or equal_tariff(
+        plan.tariffs, loaded[tariff or ""]
+    )
     new = replayed or loaded[tariff or ""]
     side.variant = _held(variants, policy, new.name, markers)
     if side.variant is not None:
@@ -200,8 +196,8 @@ def _held(variants: Sequence[Variant], policy: str, tariff: str | None, markers:
     return next((v for v in variants if (v.policy, v.tariff, v.markers) == (policy, tariff, markers)), None)
 
 
-def _equal(tariffs: Sequence[TariffSet], other: TariffSet) -> TariffSet | None:
-    """The tariff set that says the same, wherever it was written."""
+def equal_tariff(tariffs: Sequence[TariffSet], other: TariffSet) -> TariffSet | None:
+    """The one of `tariffs` that says the same as `other`, wherever it was written."""
 
     def rows(tariff: TariffSet) -> tuple[list[CacheRow], list[BaseRow]]:
         cache = [] if tariff.by_default else [replace(row, source="") for row in tariff.all_cache_rows]
@@ -229,8 +225,10 @@ def _policy(text: str, known: Sequence[Policy]) -> Policy:
 # -- replaying
 
 
-def _replay(con: duckdb.DuckDBPyConnection, found: Sequence[_Found], progress: Progress | None) -> None:
-    """Replay what is missing: both sides in one run where one can hold both."""
+def _replay(
+    con: duckdb.DuckDBPyConnection, found: Sequence[_Found], *, may_replay: bool, progress: Progress | None
+) -> None:
+    """Replay what is missing, unless an equal run is stored: both sides in one run where one can hold both."""
     a, b = found
     together = a.wanted.run_no == b.wanted.run_no and a.markers == b.markers
     for side in found:
@@ -243,13 +241,14 @@ def _replay(con: duckdb.DuckDBPyConnection, found: Sequence[_Found], progress: P
             _distinct([*a.plan.tariffs, *b.plan.tariffs]),
             a.plan.strategy,
         )
-        run_no = replay_again(con, a.wanted.run_no, both, progress=progress)
+        run_no = replay_again(con, a.wanted.run_no, both, may_replay=may_replay, progress=progress)
         for side in found:
             _place(con, side, run_no)
         return
     for side in found:
         if side.plan is not None:
-            _place(con, side, replay_again(con, side.wanted.run_no, side.plan, progress=progress))
+            run_no = replay_again(con, side.wanted.run_no, side.plan, may_replay=may_replay, progress=progress)
+            _place(con, side, run_no)
 
 
 def _distinct(items: Sequence[Any]) -> list[Any]:

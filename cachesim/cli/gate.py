@@ -79,8 +79,9 @@ def gate(
     """Check a stored run against limits. Exit code 0: all pass; 1: one fails; 3: one cannot be evaluated.
 
     A baseline with the same requests is compared over those that both bill; with other requests cost and uncached
-    tokens are compared per prompt token, and the answer says so. Unpriced requests, a rate without a denominator and
-    estimated token counts (unless allowed) cannot be evaluated: a gate never passes on a figure it does not have.
+    tokens are compared per prompt token, and the answer says so. Unpriced requests, unknown prompts, a rate without a
+    denominator and estimated token counts (unless allowed) cannot be evaluated: a gate never passes on a figure it does
+    not have.
     """
     from cachesim.report.gate import CHECKS, COLUMNS, evaluate, parse_limit, verdict
     from cachesim.report.runs import find_replay, show_run

@@ -82,16 +82,26 @@ def losers(
         fates = _follow(con, info, variant, quiet=quiet)
         (total,) = cohort_rows(con, run_no, variant, None, fates=fates)
         lists = {name: cohort_rows(con, run_no, variant, name, fates=fates) for name in names}
-    if total["requests"] and not any(row["delta"] is not None for rows in lists.values() for row in rows):
-        raise CannotEvaluate(
-            f"losers: {total['unpriced']:,} requests have no price, and no cohort is without one; add a [[base_tariff]]"
-        )
+    _refuse_unknown(total, lists)
     shown = {name: rows if everyone else only_losers(rows) for name, rows in lists.items()}
     if form is not Format.TABLE:
         rows = [row for found in shown.values() for row in found]
         emit(Report("losers", COLUMNS, rows, names, [info.entry()], info.assumptions, info.problems), form, output)
     else:
         _print(info, total, lists, shown, top, output, explain=explain)
+
+
+def _refuse_unknown(total: Row, lists: dict[str, list[Row]]) -> None:
+    """Raises CannotEvaluate if nobody is known to pay more and a list has no known bill: that is no answer."""
+    from cachesim.report.losers import is_evidence, many
+    from cachesim.report.losers import losers as only_losers
+
+    blind = [name for name, rows in lists.items() if not is_evidence(rows)]
+    if blind and not any(only_losers(rows) for rows in lists.values()):
+        raise CannotEvaluate(
+            f"losers: {total['unpriced']:,} requests have no price, and none of {many(blind[0], len(lists[blind[0]]))}"
+            " has a known bill; add a [[base_tariff]], or leave the list out of --by"
+        )
 
 
 def _variant(con: duckdb.DuckDBPyConnection, run_no: int, policy: str | None, tariff: str | None) -> Variant:
@@ -107,17 +117,15 @@ def _variant(con: duckdb.DuckDBPyConnection, run_no: int, policy: str | None, ta
 
 def _dimensions(con: duckdb.DuckDBPyConnection, trace_no: int, by: Sequence[str] | None) -> list[str]:
     """The lists to make; by default apps only where the log names any. Raises UsageError for unknown ones."""
-    from cachesim.report.losers import SYSTEM
-    from cachesim.report.query import dimension
+    from cachesim.report.losers import SYSTEM, cohort_dimension
 
     names = list(split_commas(by))
     for name in names:
-        if name != SYSTEM:
-            dimension(name)
+        cohort_dimension(name)
     if names:
         return list(dict.fromkeys(names))
     tagged = con.execute(
-        f"SELECT 1 FROM requests WHERE trace_no = ? AND {dimension(APP_TAG).key} IS NOT NULL LIMIT 1", [trace_no]
+        f"SELECT 1 FROM requests WHERE trace_no = ? AND {cohort_dimension(APP_TAG).key} IS NOT NULL LIMIT 1", [trace_no]
     ).fetchone()
     return ["principal", *([APP_TAG] if tagged else []), SYSTEM]
 

@@ -253,9 +253,14 @@ def _policies(
 
 def _tariffs(con: duckdb.DuckDBPyConnection, run_no: int, specs: Sequence[str] | None) -> list[TariffSet]:
     """The run's own tariff set and those of the options; empty without any."""
+    from cachesim.comparison import equal_tariff
     from cachesim.config import load_tariff_sets
 
-    return [_plan(con, run_no).tariffs[0], *load_tariff_sets(specs)] if specs else []
+    if not specs:
+        return []
+    own = _plan(con, run_no).tariffs
+    others = load_tariff_sets(specs, taken=[tariff.name for tariff in own])
+    return [own[0], *(equal_tariff(own[:1], other) or other for other in others)]
 
 
 def _fan_outs(con: duckdb.DuckDBPyConnection, run_no: int, *, quiet: bool) -> list[FanOut]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import PurePath
@@ -102,12 +102,15 @@ def load_tariff_set(spec: str, name: str | None = None) -> TariffSet:
     return rows.build(name or _set_name(files))
 
 
-def load_tariff_sets(specs: Iterable[str]) -> list[TariffSet]:
-    """One set per `--tariff`, named after its files; sets that would share a name are named by their whole spec."""
+def load_tariff_sets(specs: Iterable[str], taken: Collection[str] = ()) -> list[TariffSet]:
+    """One set per `--tariff`, named after its files; sets that would share a name are named by their whole spec.
+
+    taken: names that other sets have already.
+    """
     sets = [(spec, load_tariff_set(spec)) for spec in specs]
     names = [tariff.name for _, tariff in sets]
     for spec, tariff in sets:
-        if names.count(tariff.name) > 1 or tariff.name == DEFAULT_TARIFF_NAME:
+        if names.count(tariff.name) > 1 or tariff.name in (DEFAULT_TARIFF_NAME, *taken):
             tariff.name = spec
     return [tariff for _, tariff in sets]
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
-from cachesim.report.compare import Pair, Side, price_sql, side_prices
+from cachesim.report.compare import Pair, Side, difference, price_sql, side_prices
 from cachesim.report.query import CHUNK, where
 
 if TYPE_CHECKING:
@@ -104,8 +104,8 @@ def _with_change(row: Row) -> Row:
     """A side that does not bill the requests adds nothing to the change; an unknown price makes it unknown."""
     unknown = row.pop("unpriced_a") or row.pop("unpriced_b")
     row.pop("unpriced_b", None)
-    change = None if unknown else (row["charged_b"] or Decimal(0)) - (row["charged_a"] or Decimal(0))
-    return {**row, "charged_change": change}
+    before, after = (row[f"charged_{side}"] or Decimal(0) for side in "ab")
+    return {**row, "charged_change": None if unknown else difference(before, after)}
 
 
 def changed_requests(con: duckdb.DuckDBPyConnection, pair: Pair) -> Iterator[Row]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_HALF_EVEN, Context, Decimal
+from functools import reduce
 from typing import TYPE_CHECKING, Any, Final
 
+from cachesim.core.pricing import EXACT
 from cachesim.report.columns import COLUMNS, kind_of
 from cachesim.report.query import Filters, figures_sql, where
 from cachesim.report.times import check_timezone
@@ -197,7 +199,19 @@ def ratio(money: Decimal | None, count: int, scale: int = 1) -> Decimal | None:
 
 def change_of(a: Row, b: Row) -> Row:
     """B − A for every figure; None where either is unknown."""
-    return {name: None if a[name] is None or b[name] is None else b[name] - a[name] for name in FIGURES}
+    return {name: difference(a[name], b[name]) for name in FIGURES}
+
+
+def difference(a: Any, b: Any) -> Any:
+    """b − a, money to its last digit; None where either is unknown."""
+    if a is None or b is None:
+        return None
+    return EXACT.subtract(b, a) if isinstance(b, Decimal) else b - a
+
+
+def total_of(values: Sequence[Any]) -> Any:
+    """The sum, money to its last digit; None of nothing, and where a value is unknown."""
+    return reduce(EXACT.add, values) if values and None not in values else None
 
 
 def _empty() -> Row:

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from cachesim.core.pricing import EXACT
 from cachesim.errors import UsageError
 from cachesim.report.changes import is_changed, transitions
-from cachesim.report.compare import Pair, Side, ratio, same_requests
+from cachesim.report.compare import Pair, Side, ratio, same_requests, total_of
 from cachesim.report.formats import money_text
 from cachesim.report.query import Filters, variant_rows
 from cachesim.report.tables import number
@@ -153,19 +154,30 @@ class _Judge:
         if self.base is None and (limit.relative or name == "max_changed_requests"):
             raise UsageError(f"--{name.replace('_', '-')} {limit.text}: needs a --baseline to compare with")
         try:
-            self._refuse(name)
+            self._refuse(kind, limit)
             found = self._measure(name, limit)
             return self._judged(name, kind, limit, found)
         except _Unknown as why:
             return Check(name, "not_evaluated", limit.text, None, None, None, kind.unit, str(why))
 
-    def _refuse(self, name: str) -> None:
+    def _refuse(self, kind: CheckKind, limit: Limit) -> None:
         if not self.totals["requests"]:
             raise _Unknown("no request of the run counts: none succeeded, or the policy rejects all")
-        if self.estimates and name != "max_rejected":
+        if self.estimates and kind is not CHECKS["max_rejected"]:
             raise _Unknown(
                 f"tokens of {' and '.join(self.estimates)} are estimated, which also decides the floor; replay with "
                 "--tokenizer MODEL=SOURCE, or add --allow-estimates"
+            )
+        if kind.unit in ("rate", "tokens"):
+            self._refuse_unknown("the run", self.totals)
+            if limit.relative and self.base is not None:
+                self._refuse_unknown("the baseline", self.base)
+
+    def _refuse_unknown(self, who: str, row: Row) -> None:
+        if row["prompt_unknown_requests"]:
+            raise _Unknown(
+                f"requests of {who} with an unknown number of prompt tokens: {number(row['prompt_unknown_requests'])}; "
+                "replay with --tokenizer MODEL=SOURCE"
             )
 
     def _judged(self, name: str, kind: CheckKind, limit: Limit, found: _Measured) -> Check:
@@ -175,7 +187,8 @@ class _Judge:
         if limit.relative:
             assert found.baseline is not None
             share = limit.percent and kind.unit != "rate"
-            bound = found.baseline * (1 + limit.value) if share else found.baseline + limit.value
+            more = EXACT.multiply(found.baseline, limit.value) if share else limit.value
+            bound = EXACT.add(found.baseline, more)
         passed = found.run >= bound if kind.least else found.run <= bound
         measured, most, base = (None if v is None else money_text(v) for v in (found.run, bound, found.baseline))
         return Check(
@@ -200,8 +213,7 @@ class _Judge:
         """The sum of a column over the requests that both sides bill; None as soon as one is unknown."""
         assert self.classes is not None
         both = [row for row in self.classes if "rejected" not in (row["outcome_a"], row["outcome_b"])]
-        values = [row[f"{column}_{side}"] for row in both]
-        return None if None in values else sum(values[1:], values[0]) if values else None
+        return total_of([row[f"{column}_{side}"] for row in both])
 
     def _both_bill(self) -> str:
         assert self.classes is not None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cachesim.core.pricing import EXACT
 from cachesim.report.columns import BY_NAME, CELLS
-from cachesim.report.query import Variant, aggregate_sql, dimension
+from cachesim.report.query import Dimension, Variant, aggregate_sql, dimension, grouping
 from cachesim.report.sweeps import share
 from cachesim.report.tables import money, money_decimals, number, percent
 
@@ -46,13 +46,13 @@ def cohort_rows(
 ) -> list[Row]:
     """One row per cohort of the dimension `name`, the dearest against list first; without a name one row of all.
 
-    name: a dimension of `report`, `tag:NAME`, or `system`. Needs the table `followed`. delta = write_premium −
-    read_saving; money is None where a price is unknown; fates: False leaves the figures of dead and open writes None.
-    Raises UsageError for an unknown dimension.
+    name: a dimension of `report`, days and hours in UTC, `tag:NAME`, or `system`. Needs the table `followed`.
+    delta = write_premium − read_saving; money is None where a price is unknown; fates: False leaves the figures of dead
+    and open writes None. Raises UsageError for an unknown dimension.
     """
-    keys = [] if name is None else [f"{_key(name)} AS k0"]
+    labels, keys = grouping([] if name is None else [name], "UTC", cohort_dimension)
     figures = [BY_NAME[figure].sql for figure in FIGURES]
-    con.execute(aggregate_sql(run_no, [variant], _sums(run_no, variant, keys), ["k0"] if keys else [], figures))
+    con.execute(aggregate_sql(run_no, [variant], _sums(run_no, variant, keys), labels, figures))
     found = [row if keys else (row[0], None, *row[1:]) for row in con.fetchall()]
     digest = con.execute("SELECT digest FROM runs WHERE run_no = ?", [run_no]).fetchone()
     assert digest is not None
@@ -75,24 +75,38 @@ def losers(rows: Sequence[Row]) -> list[Row]:
     return [row for row in rows if row["delta"] is not None and row["delta"] > 0]
 
 
+def is_evidence(rows: Sequence[Row]) -> bool:
+    """Whether a list can answer who pays more: some cohort with tokens has a known bill, or no bill is unknown."""
+    known = [row for row in rows if row["delta"] is not None]
+    return len(known) == len(rows) or any(row["prompt_tokens"] for row in known)
+
+
 # -- in words
 
 
 def headline(total: Row, lists: Mapping[str, Sequence[Row]]) -> str:
-    """How many of each list pay more, and what that costs them."""
+    """How many of each list pay more; where nobody is known to, how many bills are unknown."""
     if not total["requests"]:
         return "Nobody pays: no request of this run counts."
-    parts = []
-    for name, rows in lists.items():
-        worse = losers(rows)
-        if worse:
-            parts.append(f"{len(worse):,} of {_many(name, len(rows))}")
+    parts = _shares(lists, {name: len(losers(rows)) for name, rows in lists.items()})
+    unknown = _shares(lists, {name: _unknown(rows) for name, rows in lists.items()})
+    if not parts and unknown:
+        return f"Nobody whose bill is known pays more with caching than without; unknown: {_and(unknown)}."
     if not parts:
         return (
-            f"Nobody pays more with caching than without: none of {_and([_many(n, len(r)) for n, r in lists.items()])}."
+            f"Nobody pays more with caching than without: none of {_and([many(n, len(r)) for n, r in lists.items()])}."
         )
     several = len(parts) > 1 or not parts[0].startswith("1 of")
     return f"{_and(parts)} {'pay' if several else 'pays'} more with caching than without."
+
+
+def _shares(lists: Mapping[str, Sequence[Row]], counts: Mapping[str, int]) -> list[str]:
+    """`2 of 4 principals` for every list with a count."""
+    return [f"{counts[name]:,} of {many(name, len(rows))}" for name, rows in lists.items() if counts[name]]
+
+
+def _unknown(rows: Sequence[Row]) -> int:
+    return sum(row["delta"] is None for row in rows)
 
 
 def dead_text(total: Row) -> str:
@@ -110,7 +124,7 @@ def dead_text(total: Row) -> str:
 def list_text(name: str, rows: Sequence[Row]) -> str:
     """The title of one list."""
     worse = losers(rows)
-    unknown = sum(row["delta"] is None for row in rows)
+    unknown = _unknown(rows)
     remark = f"; {unknown:,} in unknown money" if unknown else ""
     if not worse:
         return f"{name}: none of {len(rows):,} pays more{remark}"
@@ -119,7 +133,8 @@ def list_text(name: str, rows: Sequence[Row]) -> str:
     return f"{name}: {len(worse):,} of {len(rows):,} {pay} {money(extra, money_decimals([extra]))} more{remark}"
 
 
-def _many(name: str, count: int) -> str:
+def many(name: str, count: int) -> str:
+    """`1 principal`, `4 principals`; other dimensions go by their own name."""
     one = NOUNS.get(name, name)
     return f"{count:,} {one}" if count == 1 or name not in NOUNS else f"{count:,} {one}s"
 
@@ -131,8 +146,9 @@ def _and(parts: Sequence[str]) -> str:
 # -- SQL
 
 
-def _key(name: str) -> str:
-    return SYSTEM if name == SYSTEM else dimension(name).key.format(tz="'UTC'")
+def cohort_dimension(name: str) -> Dimension:
+    """The dimension of a list of cohorts: one of `report`, `tag:NAME`, or `system`. Raises UsageError."""
+    return Dimension(SYSTEM) if name == SYSTEM else dimension(name)
 
 
 def _sums(run_no: int, variant: Variant, keys: Sequence[str]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from cachesim.report.changes import is_changed, transitions
-from cachesim.report.compare import Pair, Side, share
+from cachesim.report.compare import Pair, Side, difference, share, total_of
 from cachesim.report.query import Filters, variant_rows, variants_of
 from cachesim.report.render import say
 from cachesim.report.tables import cell, change_decimals, money, percent, table
@@ -63,29 +63,24 @@ def step_rows(
 
 
 def _beside(a: Row, b: Row) -> Row:
-    def change(name: str) -> Any:
-        return None if a[name] is None or b[name] is None else b[name] - a[name]
-
     beside = {
         f"{n}_{x}": row[n]
         for n in ("requests_rejected", "token_hit_rate", "charged")
         for x, row in zip("ab", (a, b), strict=True)
     }
-    return {**beside, "charged_change": change("charged"), "token_hit_rate_change": change("token_hit_rate")}
+    return {**beside, **{f"{name}_change": difference(a[name], b[name]) for name in ("charged", "token_hit_rate")}}
 
 
 def whole(rows: Sequence[Row]) -> Row:
     """The way from the first step's before to the last step's after; counts are sums over the steps."""
     first, last = rows[0], rows[-1]
-    changes = [row["charged_change"] for row in rows]
-    rates = (first["token_hit_rate_a"], last["token_hit_rate_b"])
     return {
         **{name: first[name] for name in STEP_COLUMNS if name.endswith("_a")},
         **{name: last[name] for name in STEP_COLUMNS if name.endswith("_b")},
         "requests_changed": sum(row["requests_changed"] for row in rows),
         "requests_split": sum(row["requests_split"] for row in rows),
-        "charged_change": None if None in changes else sum(changes[1:], changes[0]),
-        "token_hit_rate_change": None if None in rates else rates[1] - rates[0],
+        "charged_change": total_of([row["charged_change"] for row in rows]),
+        "token_hit_rate_change": difference(first["token_hit_rate_a"], last["token_hit_rate_b"]),
     }
 
 

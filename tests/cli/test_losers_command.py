@@ -101,6 +101,16 @@ def test_programs_get_every_cohort_exactly(log: Path, capsys: pytest.CaptureFixt
     assert made["rows"][1]["read_saving"] == "0.09"
 
 
+def test_lists_by_name_and_by_time_share_a_table(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import polars as pl
+
+    replay(capsys)
+    options = ("--by", "principal,day", "--all", "--format", "parquet", "--output", "losers.parquet")
+    assert run(capsys, "losers", *options)[::2] == (0, "")
+    frame = pl.read_parquet("losers.parquet")
+    assert frame["cohort"].to_list() == ["beta", "acme", "2026-03-01"]
+
+
 def test_a_continued_run_has_no_account_of_its_writes(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
     replay(capsys)
     Path("more.jsonl").write_text(record(180, "beta", "something else") + "\n")
@@ -116,6 +126,22 @@ def test_without_a_single_price_there_is_no_answer(log: Path, capsys: pytest.Cap
     code, out, err = run(capsys, "losers")
     assert (code, out) == (3, "")
     assert "5 requests have no price" in err
+
+
+def test_unknown_bills_are_not_nobody(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """acme and beta also send what has no price: of the apps only `chat` is without it."""
+    unpriced = [record(5, name, "other words").replace('"m"', '"unpriced"') for name in ("acme", "beta")]
+    saving = Path("log.jsonl").read_text().splitlines()[:2]
+    Path("log.jsonl").write_text("\n".join([*saving, *unpriced]) + "\n")
+    replay(capsys)
+    code, out, err = run(capsys, "losers")
+    assert (code, out) == (3, "")
+    assert "2 requests have no price, and none of 2 principals has a known bill" in err
+    code, out, _ = run(capsys, "losers", "--by", "tag:app")
+    assert (code, out.splitlines()[0]) == (
+        0,
+        "Nobody whose bill is known pays more with caching than without; unknown: 1 of 2 apps.",
+    )
 
 
 @pytest.mark.parametrize(

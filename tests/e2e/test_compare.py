@@ -6,19 +6,22 @@ import json
 import random
 from collections import defaultdict
 from decimal import Decimal
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import pytest
 from e2e_support import Cli, Connect
-from worked_log import LOG, NEW, OLD, RECORDS, TARIFF, Expected
+from worked_log import LOG, NEW, OLD, RECORDS, TARIFF, WIDE_LOG, WIDE_TARIFF, Expected
 
 from cachesim.comparison import Wanted, compare
 from cachesim.config import load_tariff_set
+from cachesim.core.pricing import EXACT
 from cachesim.rehearsal import replay_again
 from cachesim.report.changes import transitions
 from cachesim.report.compare import Compared, Pair, compared
 from cachesim.run import RunPlan
+from cachesim.store.db import DEFAULT_DATABASE, open_database
 from cachesim.stored_plan import stored_plan
 
 BOTH = ("--policy", "dwctl-8.63", "--policy", "dwctl-10.13")
@@ -134,6 +137,16 @@ def test_what_is_missing_is_replayed_once_and_kept(log: Cli) -> None:
     assert log("compare", "--run", "2", "--format", "json").rows() == first.rows()  # its two policies
 
 
+def test_what_is_stored_is_compared_while_others_read(log: Cli) -> None:
+    lower = ("compare", "--policy", "dwctl-10.13", "--policy", "dwctl-10.13 [walk_back=1]", "--format", "json")
+    first = log(*lower)
+    assert first.code == 0, first.err
+    with open_database(DEFAULT_DATABASE, read_only=True):  # nobody can write now
+        again = log(*lower)
+        assert (again.code, again.out) == (0, first.out), again.err
+        assert log("compare", *BOTH).code != 0  # not stored yet
+
+
 def test_markers_and_changed_rules_are_sides_too(log: Cli, tokenizer: Path) -> None:
     found = sides(log("compare", "--markers", "as-captured", "--markers", "automatic", "--format", "json").rows())
     assert subset(found["a"], "markers", "charged") == ["as-captured", "144.775"]
@@ -157,6 +170,20 @@ def test_two_runs_of_the_same_log_are_compared_request_by_request(log: Cli, toke
     log("replay", "log.jsonl", "--tokenizer", tokenizer, "--tariff", "prices.toml", "--policy", "dwctl-8.63", "--set",
         'telemetry_prefixes=["s1"]', "--db", "cachesim.duckdb")  # fmt: skip
     assert log("compare", "--run", "1", "--run", "3", "--by", "request", "--format", "json").code == 0
+
+
+def test_changes_of_money_are_exact_to_the_last_digit(cli: Cli, tmp_path: Path, tokenizer: Path) -> None:
+    (tmp_path / "log.jsonl").write_bytes(WIDE_LOG)
+    (tmp_path / "wide.toml").write_text(WIDE_TARIFF)
+    made = cli("replay", "log.jsonl", "--tokenizer", tokenizer, "--tariff", "wide.toml")
+    assert made.code == 0, made.err
+    found = sides(cli("compare", *BOTH, "--format", "json").rows())
+    a, b, change = (Decimal(found[side]["charged"]) for side in ("a", "b", "change"))
+    assert len(a.as_tuple().digits) > 28
+    assert change == EXACT.subtract(b, a)
+    for options in (("--by", "class"), ("--by-rule",)):
+        rows = cli("compare", *BOTH, *options, "--format", "json").rows()
+        assert reduce(EXACT.add, (Decimal(row["charged_change"]) for row in rows)) == change
 
 
 def test_two_periods_are_compared_by_rate(log: Cli) -> None:

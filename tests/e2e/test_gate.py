@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
-from e2e_support import Cli
-from worked_log import LOG, TARIFF
+from e2e_support import Cli, lines
+from worked_log import LOG, RECORDS, TARIFF, WIDE_LOG, WIDE_TARIFF
+
+from cachesim.core.pricing import EXACT
 
 # Run 1 is dwctl-8.63, run 2 dwctl-10.13 (see test_worked_log): charged 176.9 and 144.775, without r7, which only run 1
 # bills, 143.9 and 144.775; read 34 and 32, without r7 of 138 both; rejected 0 and 1; r7 and r9 change class.
@@ -86,6 +89,21 @@ def test_the_rows_say_what_was_measured_of_what(runs: Cli) -> None:
     ]  # fmt: skip
 
 
+def test_limits_on_money_are_exact_to_the_last_digit(runs: Cli, tmp_path: Path, tokenizer: Path) -> None:
+    (tmp_path / "wide.jsonl").write_bytes(WIDE_LOG)
+    (tmp_path / "wide.toml").write_text(WIDE_TARIFF)
+    for policy in ("dwctl-8.63", "dwctl-10.13"):
+        runs("replay", "wide.jsonl", "--tokenizer", tokenizer, "--tariff", "wide.toml", "--policy", policy)
+    options = ("--baseline", "3", "--run", "4", "--format", "json")
+    (row,) = rows_of(runs("gate", *options, "--max-cost", "+1000%"))
+    measured, baseline = Decimal(row["measured"]), Decimal(row["baseline"])
+    assert Decimal(row["limit"]) == EXACT.multiply(baseline, Decimal(11))
+    more, last_digit = EXACT.subtract(measured, baseline), Decimal("1e-20")
+    assert len(measured.as_tuple().digits) > 28
+    for extra, code in ((more, 0), (EXACT.subtract(more, last_digit), 1)):
+        assert runs("gate", *options, "--max-cost", f"{extra:+f}").code == code
+
+
 def test_a_gate_writes_nothing(runs: Cli, tmp_path: Path) -> None:
     before = (tmp_path / "cachesim.duckdb").read_bytes()
     runs("gate", *BASE, "--max-cost", "+1%", "--max-changed-requests", "2")
@@ -122,6 +140,25 @@ def test_what_is_not_known_is_not_passed(runs: Cli, tmp_path: Path, tokenizer: P
          "2026-03-01T22:06:45Z")  # fmt: skip
     only_failed = runs("gate", "--max-cost", "1000")
     assert (only_failed.code, "no request of the run counts" in only_failed.out.replace("\n", " ")) == (3, True)
+
+
+def test_unknown_prompts_are_not_counted_as_no_tokens(runs: Cli, tmp_path: Path, tokenizer: Path) -> None:
+    """r11 without usage, of an API that is not read: run 3 knows nothing of its tokens, run 2 knows them all."""
+    unknown = {**RECORDS[10], "usage": None, "uri": "/v1/responses", "success": True}
+    (tmp_path / "unknown.jsonl").write_bytes(lines([*RECORDS[:10], unknown, *RECORDS[11:]]))
+    made = runs("replay", "unknown.jsonl", "--tokenizer", tokenizer, "--tariff", "prices.toml")
+    assert made.code == 0, made.err
+    for limit in (("--max-uncached", "1000"), ("--max-uncached", "100%"), ("--min-token-hit-rate", "1%"),
+                  ("--min-cacheable-hit-rate", "1%")):  # fmt: skip
+        result = runs("gate", *limit, "--format", "json")
+        assert (result.code, rows_of(result)[0]["result"]) == (3, "not_evaluated"), limit
+        assert "requests of the run with an unknown number of prompt tokens: 1" in rows_of(result)[0]["detail"]
+    before = ("--run", "2", "--baseline", "3", "--format", "json")
+    for limit in (("--max-uncached", "+900%"), ("--min-token-hit-rate", "-90pp")):
+        result = runs("gate", *before, *limit)
+        assert (result.code, "requests of the baseline" in rows_of(result)[0]["detail"]) == (3, True), limit
+    assert runs("gate", *before, "--min-token-hit-rate", "1%").code == 0  # needs no baseline
+    assert runs("gate", "--max-rejected", "1").code == 0  # counts requests
 
 
 def test_estimated_counts_need_to_be_allowed(runs: Cli) -> None:

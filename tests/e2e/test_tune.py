@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from e2e_support import Cli
+from worked_log import LOG, TARIFF
 
 PLANTED = "mistral-large"
 
@@ -73,6 +74,20 @@ def test_other_policies_and_tariffs_stand_beside_the_present_ones(week: Cli, tmp
     assert made["recommendations"] == []  # no floors were asked for
     changed = week("tune", "--set", "walk_back=5", "--by", "part", "--format", "json").rows()
     assert {row["policy"] for row in changed if row["kind"] == "policy"} == {"dwctl-10.13", "dwctl-10.13 [walk_back=5]"}
+
+
+def test_a_file_named_like_the_tariff_of_the_run_goes_by_its_path(cli: Cli, tmp_path: Path, tokenizer: Path) -> None:
+    (tmp_path / "log.jsonl").write_bytes(LOG)
+    (tmp_path / "prices.toml").write_text(TARIFF)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "prices.toml").write_text(TARIFF.replace('read = "0.1"', 'read = "0.2"'))
+    assert cli("replay", "log.jsonl", "--tokenizer", tokenizer, "--tariff", "prices.toml").code == 0
+    names = ["prices", "other/prices.toml"]
+    compared = cli("compare", "--tariff", "prices", "--tariff", "other/prices.toml", "--format", "json").rows()
+    assert [row["tariff"] for row in compared] == [*names, None]
+    both = ("--tariff", "prices.toml", "--tariff", "other/prices.toml")  # the first is the run's own
+    swept = cli("tune", *both, "--by", "part", "--format", "json").rows()
+    assert list(dict.fromkeys(row["tariff"] for row in swept if row["kind"] == "policy")) == names
 
 
 def test_estimated_counts_and_short_logs_are_refused_with_exit_code_3(cli: Cli, tokenizer: Path) -> None:

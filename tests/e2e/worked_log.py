@@ -60,6 +60,10 @@ input_per_token = "2"
 output_per_token = "3"
 purpose = "realtime"
 """
+WIDE_TARIFF = TARIFF.replace('input_per_token = "1"', 'input_per_token = "999.00000000000000000001"', 1)
+for factor, whole in (("1.25", "2"), ("1.5", "2"), ("2.5", "3"), ("0.1", "1"), ("0.5", "0")):
+    WIDE_TARIFF = WIDE_TARIFF.replace(f'= "{factor}"', f'= "{whole}"')
+"""For WIDE_LOG, sums of more than 28 significant digits: real-time input of m at 999 + 10⁻²⁰, whole multipliers."""
 
 S, A, B = words("s", 10), words("a", 4), words("b", 4)
 SYSTEM = ("system", text(S, "5m"))
@@ -100,6 +104,8 @@ RECORDS: list[dict[str, Any]] = [
      "usage": usage(4, 2)},
 ]  # fmt: skip
 LOG = lines([*RECORDS, RECORDS[0]])  # the first line again, as after a restart of the capture
+WIDE_LOG = lines({**r, "usage": usage(r["usage"]["prompt_tokens"] * 10**6, 0)} for r in RECORDS if r.get("usage"))
+"""What reports usage, a million times the prompt tokens of it."""
 
 
 class Expected(NamedTuple):

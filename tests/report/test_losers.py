@@ -9,7 +9,7 @@ from sample_run import Req, fill
 
 from cachesim.episodes import Episodes, Fate, keep
 from cachesim.errors import UsageError
-from cachesim.report.losers import cohort_rows, dead_text, headline, list_text, losers
+from cachesim.report.losers import cohort_rows, dead_text, headline, is_evidence, list_text, losers
 from cachesim.report.query import variants_of
 from cachesim.store.db import IN_MEMORY, open_database
 
@@ -80,6 +80,11 @@ def test_cohorts_are_tags_and_system_prompts_too(con: duckdb.DuckDBPyConnection)
         cohorts(con, "principle")
 
 
+def test_days_and_hours_are_named_as_in_reports(con: duckdb.DuckDBPyConnection) -> None:
+    assert [row["cohort"] for row in cohorts(con, "day")] == ["2026-01-01"]
+    assert [row["cohort"] for row in cohorts(con, "hour")] == ["2026-01-01T00:00:00Z"]
+
+
 def test_where_writes_are_not_followed_their_figures_are_unknown(con: duckdb.DuckDBPyConnection) -> None:
     keep(con, EPISODES, fates=False)
     (everyone,) = cohorts(con, None, fates=False)
@@ -94,6 +99,22 @@ def test_unknown_money_is_no_loss(con: duckdb.DuckDBPyConnection) -> None:
     assert [(row["cohort"], row["delta"]) for row in rows][-1] == ("beta", None)
     assert losers(rows) == []
     assert list_text("principal", rows) == "principal: none of 3 pays more; 1 in unknown money"
+
+
+def test_nobody_loses_only_where_bills_are_known(con: duckdb.DuckDBPyConnection) -> None:
+    con.execute("UPDATE classified SET price_no = NULL WHERE seq <> 0")
+    (everyone,) = cohorts(con, None)
+    lists = {name: cohorts(con, name) for name in ("principal", "tag:app")}  # only chat has a bill: it saves
+    assert headline(everyone, lists) == (
+        "Nobody whose bill is known pays more with caching than without; unknown: 3 of 3 principals and 2 of 3 apps."
+    )
+    assert [is_evidence(rows) for rows in lists.values()] == [False, True]
+
+
+def test_a_cohort_without_tokens_is_no_evidence() -> None:
+    empty, unknown = {"delta": Decimal(0), "prompt_tokens": 0}, {"delta": None, "prompt_tokens": 9}
+    saves = {"delta": Decimal(-1), "prompt_tokens": 9}
+    assert [is_evidence(rows) for rows in ([empty], [empty, unknown], [saves, unknown])] == [True, False, True]
 
 
 def test_the_headline_counts_each_list(con: duckdb.DuckDBPyConnection) -> None:
