@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -101,20 +103,35 @@ def gate(
         side = _side(con, find_replay(con, run), policy, tariff)
         base = None
         if baseline is not None:
-            base = _side(con, find_replay(con, baseline), baseline_policy or policy, tariff)
+            base_no = find_replay(con, baseline)
+            base = _side(con, base_no, baseline_policy or policy or _policy_of(con, base_no, side.policy), tariff)
             if base == side:
                 raise UsageError("gate: the run is its own baseline; name another --baseline or --baseline-policy")
         checks = evaluate(con, side, base, limits, allow_estimates=allow_estimates)
         runs = [show_run(con, found.run_no) for found in (side, base) if found is not None]
     rows = [check.row() for check in checks]
-    if form is Format.TABLE:
-        _print(checks, side, base, output)
-    else:
-        entries = {found.digest: found.entry() for found in runs}.values()
-        emit(Report("gate", COLUMNS, rows, (), list(entries), runs[0].assumptions, runs[0].problems), form, output)
+    with suppress(BrokenPipeError):  # the verdict is the exit code, whether anybody reads on or not
+        if form is Format.TABLE:
+            _print(checks, side, base, output)
+        else:
+            entries = {found.digest: found.entry() for found in runs}.values()
+            emit(Report("gate", COLUMNS, rows, (), list(entries), runs[0].assumptions, runs[0].problems), form, output)
+        sys.stdout.flush()
     result = verdict(checks)
     if result != "pass":
         raise typer.Exit(1 if result == "fail" else NOT_EVALUATED)
+
+
+def _policy_of(con: duckdb.DuckDBPyConnection, run_no: int, wanted: str) -> str | None:
+    """The run's own policy where the baseline holds it too, None for the baseline's only one; UsageError otherwise."""
+    from cachesim.report.query import variants_of
+
+    names = list(dict.fromkeys(v.policy for v in variants_of(con, run_no) if v.kind == "policy"))
+    if wanted in names:
+        return wanted
+    if len(names) > 1:
+        raise UsageError(f"gate: the baseline holds {', '.join(names)}, not {wanted}; choose with --baseline-policy")
+    return None
 
 
 def _side(con: duckdb.DuckDBPyConnection, run_no: int, policy: str | None, tariff: str | None) -> Side:

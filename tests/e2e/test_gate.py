@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -199,3 +202,29 @@ def test_two_policies_of_one_run(runs: Cli, tokenizer: Path) -> None:
     options = ("--run", "latest", "--baseline", "latest", "--policy", "dwctl-10.13", "--baseline-policy", "dwctl-8.63")
     assert runs("gate", *options, "--max-cost", "+0.61%").code == 0
     assert runs("gate", *options, "--max-cost", "+0.6%").code == 1
+
+
+def test_a_baseline_of_several_policies_gives_the_one_of_the_run(runs: Cli, tokenizer: Path) -> None:
+    """Run 3 holds 8.63 first and 10.13: run 2 is held against 10.13, 144.775 as well; another policy has to be chosen."""
+    both = ("--policy", "dwctl-8.63", "--policy", "dwctl-10.13")
+    runs("replay", "log.jsonl", "--tokenizer", tokenizer, "--tariff", "prices.toml", *both)
+    (row,) = rows_of(runs("gate", "--run", "2", "--baseline", "3", "--max-cost", "+0%", "--format", "json"))
+    assert (row["measured"], row["baseline"]) == ("144.775", "144.775")
+    other = ("--set", "walk_back=3")
+    runs("replay", "log.jsonl", "--tokenizer", tokenizer, "--tariff", "prices.toml", *other)
+    result = runs("gate", "--run", "latest", "--baseline", "3", "--max-cost", "+0%")
+    assert result.code == 2
+    assert "choose with --baseline-policy" in result.err
+
+
+def test_the_verdict_stands_when_the_reader_has_gone(runs: Cli, tmp_path: Path) -> None:
+    for limit, code in (("144.775", 0), ("144.77", 1)):
+        reading, writing = os.pipe()
+        os.close(reading)
+        with os.fdopen(writing, "wb") as gone:
+            command = [sys.executable, "-m", "cachesim", "gate", "--run", "2", "--max-cost", limit]
+            root = Path(__file__).parents[2]
+            done = subprocess.run(
+                command, stdout=gone, stderr=subprocess.PIPE, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(root)}
+            )
+        assert done.returncode == code, done.stderr
