@@ -205,7 +205,7 @@ def test_two_policies_of_one_run(runs: Cli, tokenizer: Path) -> None:
 
 
 def test_a_baseline_of_several_policies_gives_the_one_of_the_run(runs: Cli, tokenizer: Path) -> None:
-    """Run 3 holds 8.63 first and 10.13: run 2 is held against 10.13, 144.775 as well; another policy has to be chosen."""
+    """Run 3 holds 8.63, then 10.13: run 2 is held against its 10.13, also 144.775; another policy has to be chosen."""
     both = ("--policy", "dwctl-8.63", "--policy", "dwctl-10.13")
     runs("replay", "log.jsonl", "--tokenizer", tokenizer, "--tariff", "prices.toml", *both)
     (row,) = rows_of(runs("gate", "--run", "2", "--baseline", "3", "--max-cost", "+0%", "--format", "json"))
