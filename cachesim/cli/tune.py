@@ -127,7 +127,7 @@ def tune(
     from cachesim.report.tuning import read_tuning
     from cachesim.store.db import open_database
     from cachesim.sweep import sweep
-    from cachesim.sweep.grid import parse_multipliers, unpriced_lifetimes
+    from cachesim.sweep.grid import parse_multipliers
 
     share = parse_share(hold_out)
     groups = list(split_commas(by)) + (["model"] if by_model else []) or ["model"]
@@ -141,8 +141,8 @@ def tune(
         )  # fmt: skip
         if html is not None and not axes.floors:
             raise UsageError("--html: its curves run over floors; add --floor, for example --floor 256:8192:256")
-        for name in () if quiet else unpriced_lifetimes(axes.ttls, multipliers):
-            typer.echo(f"cachesim: --ttl {name}: no tariff prices it, tokens only; add --multiplier {name}=…", err=True)
+        if not quiet:
+            _name_unpriced(axes)
         with ExitStack() as stack:
             number = sweep(
                 con, base, axes, hold_out=share, jobs=jobs, kernel=kernel.value, progress=_started(stack, quiet)
@@ -155,8 +155,19 @@ def tune(
     shown = None if db == DEFAULT_DATABASE else db
     _write(tuning, form, output, top, shown, chart=chart, explain=explain)
     if tuning.refused:
-        facts = list(dict.fromkeys(a.why for a in tuning.answers if isinstance(a, Refusal)))
-        raise CannotEvaluate(f"tune: no floor can be recommended; {facts[0] if facts else 'no model was asked'}")
+        raise _refusal(tuning)
+
+
+def _name_unpriced(axes: Axes) -> None:
+    from cachesim.sweep.grid import unpriced_lifetimes
+
+    for name in unpriced_lifetimes(axes.ttls, axes.multipliers):
+        typer.echo(f"cachesim: --ttl {name}: no tariff prices it, tokens only; add --multiplier {name}=…", err=True)
+
+
+def _refusal(tuning: Tuning) -> CannotEvaluate:
+    facts = list(dict.fromkeys(a.why for a in tuning.answers if isinstance(a, Refusal)))
+    return CannotEvaluate(f"tune: no floor can be recommended; {'; '.join(facts) or 'no model was asked'}")
 
 
 def _started(stack: ExitStack, quiet: bool) -> Callable[[int], Callable[[int], None]]:
