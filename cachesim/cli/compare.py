@@ -12,7 +12,7 @@ import typer
 
 from cachesim.cli.compare_sides import Sides
 from cachesim.cli.lazy import examples, split_commas
-from cachesim.cli.output import console, emit, whole_file
+from cachesim.cli.output import Database, Explain, Form, Output, Quiet, console, emit, screen
 from cachesim.errors import CannotEvaluate, UsageError
 from cachesim.report.formats import Format, Report, Row
 from cachesim.store.db import DEFAULT_DATABASE
@@ -37,7 +37,6 @@ def _shown(name: str, metavar: str, text: str) -> Any:
 
 
 Names = list[str] | None
-Database = Annotated[str, typer.Option("--db", metavar="FILE", help="The run database.")]
 Runs = Annotated[Names, _side("--run", "RUN", "Number or digest of a replay (default: the latest).")]
 Policies = Annotated[Names, _side("--policy", "NAME", "A policy of the run, a preset, or 'PRESET \\[rule=value, …]'.")]
 Tariffs = Annotated[Names, _side("--tariff", "NAME|FILE[,FILE]", "A tariff set of the run, or of files.")]
@@ -70,10 +69,6 @@ ByRule = Annotated[
 Top = Annotated[
     int | None, typer.Option("--top", min=1, metavar="N", help="Rows of each table.", rich_help_panel=_SHOWN)
 ]
-Form = Annotated[Format, typer.Option("--format", "-f", help="How to write it; all but table are exact.")]
-Output = Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write to a file, not to stdout.")]
-Explain = Annotated[bool, typer.Option("--explain-columns", help="Define every column below the table.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no remarks on stderr.")]
 
 
 @app.command(
@@ -228,18 +223,12 @@ class _Job:
 
     def _print(self, columns: Sequence[str], paint: Callable[[Console], Sequence[str]]) -> None:
         """To stdout, or to the file as a whole. columns: what to explain; paint: returns the columns left out."""
-        import io
-
         from cachesim.report.render import explain_columns, note_dropped
 
-        text = io.StringIO()
-        out = console(file=text) if self.output else console()
-        dropped = paint(out)
-        if self.explain:
-            explain_columns(out, columns)
-        if self.output:
-            with whole_file(self.output) as file:
-                file.write(text.getvalue().encode())
+        with screen(self.output) as out:
+            dropped = paint(out)
+            if self.explain:
+                explain_columns(out, columns)
         if not self.quiet:
             note_dropped(console(stderr=True), dropped)
 
@@ -251,17 +240,17 @@ class _Job:
         if not self.by and found.pair.same_requests:
             dimensions.append(["session"])
         limit = self.top or (screens.ROWS if self.by else screens.TOP)
-        screen = screens.read(con, found.pair, dimensions, limit, found.assumptions, found.notes)
+        shown = screens.read(con, found.pair, dimensions, limit, found.assumptions, found.notes)
 
         def paint(out: Console) -> Sequence[str]:
             if not self.by:
-                return screens.print_comparison(out, screen, limit)
-            screens.print_head(out, screen)
+                return screens.print_comparison(out, shown, limit)
+            screens.print_head(out, shown)
             if self.by == ["class"]:
                 return screens.print_classes(out, transitions(con, found.pair), limit)
             if self.by == ["request"]:
                 return screens.print_changed(out, changed_requests(con, found.pair), limit)
-            groups = screen.groups[",".join(self.by)]
-            return screens.print_groups(out, found.pair, self.by, groups, screen.total)
+            groups = shown.groups[",".join(self.by)]
+            return screens.print_groups(out, found.pair, self.by, groups, shown.total)
 
         self._print(screens.explained(found.pair, self.by), paint)

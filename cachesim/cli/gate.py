@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from cachesim.cli.lazy import examples
-from cachesim.cli.output import console, emit, whole_file
+from cachesim.cli.output import Output, emit, screen
 from cachesim.errors import CannotEvaluate, UsageError
 from cachesim.report.formats import Format, Report
 from cachesim.store.db import DEFAULT_DATABASE
@@ -49,7 +49,6 @@ MaxChanged = Annotated[
 ]
 Estimates = Annotated[bool, typer.Option("--allow-estimates", help="Also judge token counts that are only estimated.")]
 Form = Annotated[Format, typer.Option("--format", "-f", help="How to write it.")]
-Output = Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write to a file, not to stdout.")]
 NOT_EVALUATED: Final = CannotEvaluate.exit_code
 
 
@@ -151,12 +150,7 @@ def _side(con: duckdb.DuckDBPyConnection, run_no: int, policy: str | None, tarif
 
 
 def _print(checks: Sequence[Check], side: Side, base: Side | None, output: Path | None) -> None:
-    import io
-
     from cachesim.report.gate_screen import print_checks
 
-    text = io.StringIO()
-    print_checks(console(file=text) if output else console(), checks, side, base)
-    if output:
-        with whole_file(output) as file:
-            file.write(text.getvalue().encode())
+    with screen(output) as out:
+        print_checks(out, checks, side, base)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from cachesim.cli.lazy import examples, split_commas
-from cachesim.cli.output import console, emit, whole_file
-from cachesim.cli.report import Database, Explain, Form, Output, RunName
+from cachesim.cli.output import Database, Explain, Form, Output, Quiet, emit, screen
+from cachesim.cli.report import RunName
 from cachesim.errors import CannotEvaluate, UsageError
 from cachesim.report.formats import Format, Report
 from cachesim.store.db import DEFAULT_DATABASE
@@ -41,7 +40,6 @@ PolicyName = Annotated[str | None, typer.Option("--policy", metavar="NAME", help
 TariffName = Annotated[str | None, typer.Option("--tariff", metavar="NAME", help="Of a run with several: this one.")]
 Everyone = Annotated[bool, typer.Option("--all", help="Show everyone, not only those who pay more.")]
 Top = Annotated[int, typer.Option("--top", min=1, metavar="N", help="Only the first N of each list (tables).")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no remarks on stderr.")]
 
 
 @app.command(
@@ -88,7 +86,8 @@ def losers(
         rows = [row for found in shown.values() for row in found]
         emit(Report("losers", COLUMNS, rows, names, [info.entry()], info.assumptions, info.problems), form, output)
     else:
-        _print(info, total, lists, shown, top, output, explain=explain)
+        with screen(output) as out:
+            _screen(out, info, total, lists, shown, top, explain=explain)
 
 
 def _refuse_unknown(total: Row, lists: dict[str, list[Row]]) -> None:
@@ -146,26 +145,6 @@ def _follow(con: duckdb.DuckDBPyConnection, info: Run, variant: Variant, *, quie
     fates = not any(assumption["code"] == "continued" for assumption in info.assumptions)
     keep(con, episodes, fates=fates)
     return fates
-
-
-def _print(
-    info: Run,
-    total: Row,
-    lists: dict[str, list[Row]],
-    shown: dict[str, list[Row]],
-    top: int,
-    output: Path | None,
-    *,
-    explain: bool,
-) -> None:
-    import io
-
-    text = io.StringIO()
-    out = console(file=text) if output else console()
-    _screen(out, info, total, lists, shown, top, explain=explain)
-    if output:
-        with whole_file(output) as file:
-            file.write(text.getvalue().encode())
 
 
 def _screen(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Final
+from typing import IO, TYPE_CHECKING, Annotated, Final
+
+import typer
 
 from cachesim.errors import InputError, UsageError
 from cachesim.report.formats import Format, Report, write
@@ -16,6 +19,13 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 PIPE_WIDTH: Final = 120
+
+# The options of every command that answers from a run database.
+Database = Annotated[str, typer.Option("--db", metavar="FILE", help="The run database.")]
+Form = Annotated[Format, typer.Option("--format", "-f", help="How to write it; all but table are exact.")]
+Output = Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write to a file, not to stdout.")]
+Explain = Annotated[bool, typer.Option("--explain-columns", help="Define every column below the table.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no remarks on stderr.")]
 
 
 def console(*, stderr: bool = False, file: IO[str] | None = None) -> Console:
@@ -29,6 +39,18 @@ def console(*, stderr: bool = False, file: IO[str] | None = None) -> Console:
     target = file or (sys.stderr if stderr else sys.stdout)
     piped = not target.isatty() and not os.environ.get("COLUMNS")
     return OpenConsole(file=target, width=PIPE_WIDTH if piped else None, highlight=False, soft_wrap=False, markup=False)
+
+
+@contextmanager
+def screen(output: Path | None) -> Iterator[Console]:
+    """The console that shows an answer to people: stdout, or a file that is written as a whole when all is said."""
+    if output is None:
+        yield console()
+        return
+    text = io.StringIO()
+    yield console(file=text)
+    with whole_file(output) as file:
+        file.write(text.getvalue().encode())
 
 
 def emit(report: Report, form: Format, output: Path | None) -> None:

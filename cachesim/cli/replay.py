@@ -26,7 +26,7 @@ from cachesim.cli.inputs import (
     Zone,
 )
 from cachesim.cli.lazy import examples
-from cachesim.cli.output import console, emit
+from cachesim.cli.output import Database, Explain, Form, Output, Quiet, emit, screen
 from cachesim.errors import UsageError
 from cachesim.report.formats import Format
 from cachesim.store.db import DEFAULT_DATABASE
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 app = typer.Typer()
 _WHAT_IF = "What to replay under"
 
-Database = Annotated[str, typer.Option("--db", metavar="FILE", help="The run database.")]
 Policies = Annotated[
     list[str] | None,
     typer.Option(
@@ -81,10 +80,6 @@ Continue = Annotated[
     ),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the answer, store nothing.")]
-Form = Annotated[Format, typer.Option("--format", "-f", help="How to write it; all but table are exact.")]
-Output = Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write to a file, not to stdout.")]
-Explain = Annotated[bool, typer.Option("--explain-columns", help="Define every column below the table.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no remarks on stderr.")]
 
 
 @app.command(
@@ -260,19 +255,6 @@ def _show(
 
     if form is not Format.TABLE:
         emit(make_report(con, run_no, ["model"], Filters(bounds=True), "replay")[0], form, output)
-    elif output is None:
-        first_screen(con, run_no, console(), db=db, explain=explain)
     else:
-        _write_screen(con, run_no, output, db, explain)
-
-
-def _write_screen(con: duckdb.DuckDBPyConnection, run_no: int, output: Path, db: str | None, explain: bool) -> None:
-    import io
-
-    from cachesim.cli.output import whole_file
-    from cachesim.report.render import first_screen
-
-    text = io.StringIO()
-    first_screen(con, run_no, console(file=text), db=db, explain=explain)
-    with whole_file(output) as file:
-        file.write(text.getvalue().encode())
+        with screen(output) as out:
+            first_screen(con, run_no, out, db=db, explain=explain)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from cachesim.cli.lazy import examples, split_commas
-from cachesim.cli.output import console, emit, whole_file
+from cachesim.cli.output import Database, Explain, Form, Output, console, emit, screen
 from cachesim.errors import UsageError
 from cachesim.report.columns import kind_of
 from cachesim.report.formats import Format, Report, Row
@@ -60,7 +60,6 @@ ByReason = Annotated[bool, _shortcut("reason")]
 ByTier = Annotated[bool, _shortcut("tier")]
 ByRequest = Annotated[bool, _shortcut("request")]
 RunName = Annotated[str, typer.Option("--run", metavar="RUN", help="Number or digest of the run.")]
-Database = Annotated[str, typer.Option("--db", metavar="FILE", help="The run database.")]
 PolicyNames = Annotated[list[str] | None, _only("policy", "policy or bound")]
 TariffNames = Annotated[list[str] | None, _only("tariff", "tariff set")]
 ModelNames = Annotated[list[str] | None, _only("model", "model")]
@@ -75,9 +74,6 @@ Sort = Annotated[
 Top = Annotated[
     int | None, typer.Option("--top", min=1, metavar="N", help="Only the first N rows per policy and tariff.")
 ]
-Form = Annotated[Format, typer.Option("--format", "-f", help="How to write it; all but table are exact.")]
-Output = Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write to a file, not to stdout.")]
-Explain = Annotated[bool, typer.Option("--explain-columns", help="Define every column below the table.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No remarks on stderr.")]
 
 
@@ -232,26 +228,20 @@ def _first(block: Iterator[Row], column: str, sorting: Sorting) -> list[Row]:
 def _print(
     made: Report, totals: list[Row] | None, sorting: Sorting, output: Path | None, *, explain: bool, quiet: bool
 ) -> None:
-    import io
-
     from cachesim.report.render import explain_columns, note_dropped, print_report, say
 
     limit = sorting.top or TABLE_ROWS
     rows, hidden = _limited(_arrange(made.rows, sorting), limit)
     if isinstance(made.rows, list):
         hidden = len(made.rows) - len(rows)
-    text = io.StringIO()
-    out = console(file=text) if output else console()
     words = console(stderr=True)
     if not rows:
         say(words, "No request matches.")
     estimated = any(not tokenizer["exact"] for run in made.runs for tokenizer in run["tokenizers"])
-    dropped = print_report(out, made.by, rows, totals, made.columns, estimated=estimated)
-    if explain:
-        explain_columns(out, [name for name in made.columns if name not in ("run",)])
-    if output:
-        with whole_file(output) as file:
-            file.write(text.getvalue().encode())
+    with screen(output) as out:
+        dropped = print_report(out, made.by, rows, totals, made.columns, estimated=estimated)
+        if explain:
+            explain_columns(out, [name for name in made.columns if name not in ("run",)])
     if not quiet:
         note_dropped(words, dropped)
         if hidden:

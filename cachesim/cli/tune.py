@@ -13,8 +13,8 @@ import typer
 
 from cachesim.cli.inputs import ConfigFiles
 from cachesim.cli.lazy import examples, split_commas
-from cachesim.cli.output import console, emit, whole_file
-from cachesim.cli.report import Database, Explain, Form, Output, RunName
+from cachesim.cli.output import Database, Explain, Form, Output, Quiet, emit, screen, whole_file
+from cachesim.cli.report import RunName
 from cachesim.errors import CannotEvaluate, UsageError
 from cachesim.recommend import Objective, Refusal
 from cachesim.report.formats import Format
@@ -79,7 +79,6 @@ Chart = Annotated[bool, typer.Option("--chart/--no-chart", help="Draw the curve 
 Html = Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Also write the curves as one HTML page.")]
 Jobs = Annotated[int | None, typer.Option("--jobs", "-j", min=1, metavar="N", help="Workers (default: one a core).")]
 Kernels = Annotated[KernelChoice, typer.Option("--kernel", help="compiled needs the extra `fast`; same results.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no remarks on stderr.")]
 
 
 @app.command(
@@ -297,20 +296,14 @@ def _plan(con: duckdb.DuckDBPyConnection, run_no: int) -> RunPlan:
 def _write(
     tuning: Tuning, form: Format, output: Path | None, top: int, db: str | None, *, chart: bool, explain: bool
 ) -> None:
-    import io
-
     from cachesim.report.tune_screen import tune_screen
     from cachesim.report.tuning import tuning_report
 
     if form is not Format.TABLE:
         emit(tuning_report(tuning), form, output)
-    elif output is None:
-        tune_screen(tuning, console(), top=top, chart=chart, explain=explain, db=db)
     else:
-        text = io.StringIO()
-        tune_screen(tuning, console(file=text), top=top, chart=chart, explain=explain, db=db)
-        with whole_file(output) as file:
-            file.write(text.getvalue().encode())
+        with screen(output) as out:
+            tune_screen(tuning, out, top=top, chart=chart, explain=explain, db=db)
 
 
 def _write_page(tuning: Tuning, path: Path) -> None:
