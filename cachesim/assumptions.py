@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -63,11 +63,16 @@ def sweep_assumptions(
     own = {code for code, _ in (*found, *tariffs)} | set(_OF_RUN_ONLY)
     kept = [a for a in of_run if a["code"] not in own and not a["code"].startswith("markers")]
     text = "the index starts empty: what was cached before the log begins is unknown"
-    if any(a["code"] == "continued" for a in of_run):
+    if is_continued(of_run):
         text = "the index starts empty, although the run itself went on from another: now is that run from a cold start"
     start = {"code": "cold_start", "text": text}
     mine = [{"code": code, "text": text} for code, text in dict.fromkeys(found)]
     return [*mine, *kept, *({"code": code, "text": text} for code, text in tariffs), start]
+
+
+def is_continued(of_run: Iterable[Assumption]) -> bool:
+    """Whether a run with these assumptions started from the index of another."""
+    return any(assumption["code"] == "continued" for assumption in of_run)
 
 
 def problems(trace: PreparedTrace) -> dict[str, Any]:

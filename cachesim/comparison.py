@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Final
 
-from cachesim.assumptions import tariff_assumptions
+from cachesim.assumptions import Assumption, is_continued, tariff_assumptions
 from cachesim.config import apply_rules, load_tariff_sets, parse_set
 from cachesim.config.toml import did_you_mean
 from cachesim.core.gates import MarkerStrategy
@@ -27,7 +27,6 @@ from cachesim.stored_plan import stored_plan
 if TYPE_CHECKING:
     import duckdb
 
-Assumption = dict[str, str]
 TARIFF_FILES: Final = (".toml", ".csv", ".parquet")
 _OF_TARIFFS: Final = ("default_cache_tariff", "assumed_prices", "tariff_warning")
 _NEXT_RULE: Final = re.compile(r", (?=\w+=)")
@@ -233,7 +232,7 @@ def _replay(
     together = a.wanted.run_no == b.wanted.run_no and a.markers == b.markers
     for side in found:
         # What was found must not stand warm beside a cold start, or priced at another time.
-        if side.plan is None and (together or _is_continued(con, side.run_no)):
+        if side.plan is None and (together or is_continued(_assumptions(con, side.run_no))):
             side.plan = _plan_of(con, side)
     if together and a.plan and b.plan:
         both = RunPlan(
@@ -275,10 +274,6 @@ def _place(con: duckdb.DuckDBPyConnection, side: _Found, run_no: int) -> None:
     side.run_no, side.tariff = run_no, None
     side.variant = _held(_variants(con, run_no), policy.name, tariff.name, str(side.plan.strategy))
     side.note = f"run {run_no}, a replay of the log of run {side.wanted.run_no}"
-
-
-def _is_continued(con: duckdb.DuckDBPyConnection, run_no: int) -> bool:
-    return any(assumed["code"] == "continued" for assumed in _assumptions(con, run_no))
 
 
 # -- what was found

@@ -131,6 +131,7 @@ def _dimensions(con: duckdb.DuckDBPyConnection, trace_no: int, by: Sequence[str]
 
 def _follow(con: duckdb.DuckDBPyConnection, info: Run, variant: Variant, *, quiet: bool) -> bool:
     """Fill the table `followed`; False where the run continued another, whose writes are not followed."""
+    from cachesim.assumptions import is_continued
     from cachesim.cli.progress import progress
     from cachesim.episodes import follow, keep
     from cachesim.pipeline import no_collection
@@ -142,7 +143,7 @@ def _follow(con: duckdb.DuckDBPyConnection, info: Run, variant: Variant, *, quie
     trace: PreparedTrace = load_trace(con, info.trace_no)
     with no_collection(), progress(trace.request_count, "following writes", quiet, unit="requests") as advance:
         episodes = follow(con, trace, wanted.policy, plan.strategy, wanted.tariff, advance)
-    fates = not any(assumption["code"] == "continued" for assumption in info.assumptions)
+    fates = not is_continued(info.assumptions)
     keep(con, episodes, fates=fates)
     return fates
 

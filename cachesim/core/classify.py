@@ -10,6 +10,8 @@ from cachesim.core.policy import Policy
 
 MICROSECONDS: Final = 1_000_000
 _MAX_CLASSIFIED_TOKENS: Final = 2**32 - 1
+MAX_STORED_TOKENS: Final = 2**31 - 1
+"""What the index can hold of a count; more is stored as this."""
 
 
 class Tree(Protocol):

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final, NamedTuple, Protocol
 
+from cachesim.core.classify import MAX_STORED_TOKENS
+
 
 class Ints(Protocol):
     """A list of ints, or an array of 64-bit ones."""
@@ -39,7 +41,6 @@ WIDTH: Final = len(CELLS)
 _READ, _SLOT, _REQUESTS_READ, _CAPPED, _CAPPED_TOKENS, _CORRUPT, _VOIDED = 0, 1, 4, 5, 6, 7, 8
 _BELOW, _WRITES, _LIVE, _DEAD, _DEAD_SLOT, _OPEN, _GAP, _REACH = 9, 10, 11, 12, 13, 16, 17, 25
 
-MAX_STORED_TOKENS: Final = 2**31 - 1
 GAP_BANDS_US: Final = (300_000_000, 3_600_000_000, 28_800_000_000)
 """Reads are told apart by the time since their entry was last written or refreshed: below each of these, and longer."""
 REACH_BANDS: Final = (20, 40, 80)

@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
-from cachesim.core.classify import Entry, Refresh, Write
-from cachesim.index.memory import MAX_STORED_TOKENS
+from cachesim.core.classify import MAX_STORED_TOKENS, Entry, Refresh, Write
 
 if TYPE_CHECKING:
     import duckdb

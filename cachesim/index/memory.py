@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Final
 
-from cachesim.core.classify import Entry, Refresh, Write
+from cachesim.core.classify import MAX_STORED_TOKENS, Entry, Refresh, Write
 
-MAX_STORED_TOKENS: Final = 2**31 - 1
 _FIRST_SWEEP: Final = 4096
 
 

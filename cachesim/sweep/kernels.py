@@ -113,7 +113,7 @@ def run_plain(task: Task) -> list[Ints]:
     """A task in plain Python, on lists: reading one number from an array makes an object each time."""
     import numpy as np
 
-    columns: list[Any] = [column.tolist() for column in _arrays(task.shard)]
+    columns: list[Any] = [np.asarray(column).tolist() for column in task.shard]
     shard = Shard(*columns)
     found = []
     for knobs in task.knobs:
@@ -135,10 +135,6 @@ def run_compiled(task: Task) -> list[Ints]:
         simulate(task.shard, knobs, State(*arrays), out)
         found.append(out)
     return found
-
-
-def _arrays(shard: Shard) -> Sequence[Any]:
-    return shard
 
 
 def _sizes(task: Task) -> list[int]:

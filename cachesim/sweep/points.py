@@ -53,15 +53,13 @@ class Point:
         return next((name for name in map(lifetime_name, seconds) if name not in TIERS), None)
 
     @property
-    def longest_s(self) -> int:
-        """Its longest lifetime in seconds: of what it gives, or of the tiers its policy offers."""
-        if self.ttl is not None:
-            return max(self.ttl.stable_s, self.ttl.other_s)
+    def offered_s(self) -> list[int]:
+        """The lifetimes in seconds of the tiers that its policy offers."""
         seconds = dict(zip(TIERS, self.policy.tier_seconds, strict=True))
-        return max(seconds[tier] for tier in self.policy.enabled_ttls)
+        return [seconds[tier] for tier in self.policy.enabled_ttls]
 
-    def lifetimes_s(self, cells: Mapping[str, Any]) -> set[int]:
-        """The lifetimes in seconds, as marked, in which it created tokens by these cells."""
+    def used_s(self, cells: Mapping[str, Any]) -> set[int]:
+        """Of a variant with lifetimes as marked, those in seconds in which it created tokens by these cells."""
         seconds = zip(self.slot_cells, self.policy.tier_seconds, strict=True)
         return {lifetime for cell, lifetime in seconds if cells[cell].any()}
 

@@ -61,7 +61,8 @@ def sweep(
     The same sweep again replaces itself. Raises CannotEvaluate where rules that shape bodies need the log again and it
     cannot be read, UsageError for grids that are too large.
     """
-    base = stored_plan(con, run_no)
+    stored = stored_plan(con, run_no)
+    base = RunPlan(stored.policies[:1], stored.tariffs[:1], stored.strategy)  # its first variant is `now`
     grid = points(base, axes)
     trace_no = _trace(con, run_no, list(dict.fromkeys(point.policy.body_rules for point in grid)))
     return _Sweep(con, run_no, trace_no, base, axes, grid, hold_out).execute(
@@ -133,14 +134,14 @@ class _Sweep:
             writer = RunWriter(self.con, self._digest(), self.trace_no)
             rows = SweptRows(self.con, writer.run_no)
             for number, point in enumerate(self.grid):
-                number_of_rules = self.rules.index(point.policy.body_rules)
+                rules_no = self.rules.index(point.policy.body_rules)
                 tariff = point.tariff.name if point.kind == "policy" else None
                 ttl = None if point.ttl is None else point.ttl.name
                 policy, markers = point.policy, str(point.strategy)
-                writer.variant(number, point.kind, policy.name, tariff, markers, rules(policy), number_of_rules, ttl)
+                writer.variant(number, point.kind, policy.name, tariff, markers, rules(policy), rules_no, ttl)
             for answer in engine.run(self.grid, started(work)):
                 if answer.place == 0:
-                    self.lifetimes |= self.grid[0].lifetimes_s(answer.cells)
+                    self.lifetimes |= self.grid[0].used_s(answer.cells)
                 rows.add(answer.place, answer.first_group, answer.cells, self._price_nos(self.grid[answer.place]))
             self._bounds(engine, writer, rows, compiled=kernel.compiled)
             rows.flush()
@@ -213,7 +214,7 @@ class _Sweep:
     def _digest(self) -> str:
         what = {
             "sweep": self._describe(),
-            "base": RunPlan(self.base.policies[:1], self.base.tariffs[:1], self.base.strategy).describe(),
+            "base": self.base.describe(),
             "trace": self.trace_digest,
             "version": __version__,
         }
@@ -221,10 +222,9 @@ class _Sweep:
 
     def _options(self) -> dict[str, Any]:
         """What reports and later commands need to know; see `cachesim.stored_plan` for the first part."""
-        base = RunPlan(self.base.policies[:1], self.base.tariffs[:1], self.base.strategy)
-        longest = max(self.lifetimes, default=self.grid[0].longest_s)
+        longest = max(self.lifetimes or self.grid[0].offered_s)
         return {
-            **plan_options(base, self._row("options").get("files", [])),
+            **plan_options(self.base, self._row("options").get("files", [])),
             "sweep": self._describe(),
             "span_us": self.requests.span_us,
             "split_us": self.split_us,
@@ -244,7 +244,7 @@ class _Sweep:
     def _assumptions(self) -> list[dict[str, str]]:
         unpriced = sorted({c for p in self.grid if (c := p.custom) is not None} - set(self.customs))
         strategies = dict.fromkeys(point.strategy for point in self.grid)
-        policies = self.axes.policies or self.base.policies[:1]
+        policies = self.axes.policies or self.base.policies
         return sweep_assumptions(
             self._row("assumptions"),
             [RunPlan(policies, self.tariffs, strategy) for strategy in strategies],
