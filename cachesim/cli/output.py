@@ -14,6 +14,7 @@ import typer
 
 from cachesim.errors import InputError, UsageError
 from cachesim.report.formats import Format, Report, write
+from cachesim.store.db import is_database
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -74,7 +75,7 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
     """
     if path.is_dir() or not path.name:
         raise InputError(f"{path}: a directory; name a file to write to")
-    if _is_database(path):
+    if is_database(path):
         raise InputError(f"{path}: a DuckDB database, which would be replaced; write to another file")
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
@@ -87,12 +88,3 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
-
-
-def _is_database(path: Path) -> bool:
-    """By DuckDB's own mark, which stands behind a checksum of eight bytes."""
-    try:
-        with path.open("rb") as file:
-            return file.read(12)[8:] == b"DUCK"
-    except OSError:
-        return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,6 +23,8 @@ DEFAULT_DATABASE: Final = "cachesim.duckdb"
 MEMORY_LIMIT: Final = "512MB"
 """DuckDB spills to the temporary directory beyond this; the replay needs the rest of the machine."""
 IN_MEMORY: Final = ":memory:"
+
+_NO_DATABASE: Final = "{path}: not a DuckDB file, expected a run database; move it away or choose another --db"
 
 Step = Callable[["duckdb.DuckDBPyConnection"], None]
 
@@ -67,12 +70,24 @@ def _check_path(path: str, *, must_exist: bool) -> bool:
     if file.is_dir():
         raise InputError(f"{path}: a directory, expected a run database file; name a file inside it")
     if file.exists():
+        # DuckDB 2 takes other files for data to look at, beside a database in memory that nothing would remain of.
+        if os.access(file, os.R_OK) and not is_database(file):
+            raise InputError(_NO_DATABASE.format(path=path))
         return True
     if must_exist:
         raise InputError(f"{path}: no such run database; make one with `cachesim replay LOG… --db {path}`")
     if not file.parent.is_dir():
         raise InputError(f"{path}: the directory {file.parent} does not exist; create it or choose another --db")
     return False
+
+
+def is_database(path: Path) -> bool:
+    """Whether a file is a DuckDB database, by its mark, which stands behind a checksum of eight bytes."""
+    try:
+        with path.open("rb") as file:
+            return file.read(12)[8:] == b"DUCK"
+    except OSError:
+        return False
 
 
 def _connect(path: str, *, read_only: bool) -> duckdb.DuckDBPyConnection:
@@ -102,7 +117,7 @@ def _explain(path: str, message: str) -> Exception:
         who = f"process {holder[1]}" if holder else "another process"
         return DatabaseBusy(f"{path}: locked by {who}; wait until it ends, or write to another file with --db")
     if "not a valid DuckDB database" in message:
-        return InputError(f"{path}: not a DuckDB file, expected a run database; move it away or choose another --db")
+        return InputError(_NO_DATABASE.format(path=path))
     if "version number" in message:
         return ConfigError(f"{path}: written in a storage format this DuckDB cannot read; upgrade the duckdb package")
     if re.search(r"[Pp]ermission denied|[Rr]ead-only file system|Operation not permitted", message):

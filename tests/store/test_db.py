@@ -301,3 +301,14 @@ def test_a_database_of_version_1_gains_what_sweeps_need(tmp_path: Path) -> None:
         assert con.execute("SELECT run_no, ttl FROM variants").fetchall() == [(1, None)]
         assert con.execute("SELECT count(*) FROM swept JOIN sweep_groups USING (run_no)").fetchone() == (0,)
         assert con.execute("SELECT creation_custom FROM unit_prices").fetchall() == []
+
+
+@pytest.mark.parametrize("name", ["log.jsonl", "prices.csv", "notes.txt"])
+def test_a_data_file_is_no_database_although_duckdb_would_open_it(tmp_path: Path, name: str) -> None:
+    """DuckDB shows the data beside a database in memory: a run stored there would be gone at the end."""
+    path = tmp_path / name
+    path.write_text('{"a": 1}\n')
+    for read_only in (False, True):
+        with pytest.raises(InputError, match="not a DuckDB file, expected a run database"):
+            db.open_database(str(path), read_only=read_only)
+    assert path.read_text() == '{"a": 1}\n'
