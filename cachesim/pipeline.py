@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,13 +18,18 @@ from cachesim.core.model import BadLine
 from cachesim.core.policy import PRESETS, BodyRules, Policy
 from cachesim.counting.resolve import DEFAULT_TOKENIZER, tokenizer_version
 from cachesim.errors import NothingUsable
+from cachesim.parallel.gather import gather
+from cachesim.parallel.merge import Merger
+from cachesim.parallel.worker import Task
 from cachesim.prepare.builder import TraceBuilder
 from cachesim.prepare.tokenizers import UNMAPPED, ModelTokenizer, Tokenizers
 from cachesim.store.db import transaction
 from cachesim.store.trace_reader import find_trace, has_input_of_size, known_counts, load_trace
 from cachesim.store.traces import PreparedTrace, TraceInput, TraceWriter
+from cachesim.trace.detect import LogFile
 from cachesim.trace.open import Source
-from cachesim.trace.reader import ReadFacts, ReadOptions, read_records
+from cachesim.trace.ranges import Part, divide
+from cachesim.trace.reader import FileFacts, ReadFacts, ReadOptions, find_formats, read_files
 from cachesim.trace.stored import digest_file
 
 if TYPE_CHECKING:
@@ -30,6 +37,9 @@ if TYPE_CHECKING:
 
 PREPARED_AS: Final = 2
 """Changes when preparation gives other results, so that older prepared traces are not reused."""
+
+WORTH_PROCESSES: Final = 64 << 20
+"""Bytes of log from which on several reading processes pay for being started."""
 
 _BAD_LINE_BATCH: Final = 10_000
 _NONE: Final[Counter[str]] = Counter()
@@ -41,7 +51,8 @@ Progress = Callable[[int], None]
 class Preparation:
     """What to read, how, and for which rules. on_bad_line: sees every bad line with its raw bytes, as it is met.
 
-    strict: any bad line is an error; fresh: read again even if the same was prepared before.
+    strict: any bad line is an error; fresh: read again even if the same was prepared before; jobs: reading processes,
+    None for as many as there are cores where the log is large enough for them to pay. The result is the same.
     """
 
     sources: Sequence[Source]
@@ -51,6 +62,7 @@ class Preparation:
     strict: bool = False
     fresh: bool = False
     on_bad_line: Callable[[BadLine], None] | None = None
+    jobs: int | None = 1
 
 
 def body_rule_sets(policies: Sequence[Policy]) -> list[BodyRules]:
@@ -107,6 +119,15 @@ def no_collection() -> Iterator[None]:
             gc.enable()
 
 
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _worth_processes(job: Preparation) -> int:
+    return WORTH_PROCESSES if job.jobs is None else 0
+
+
 def _tokenizer_of(config: Config, alias: str | None) -> ModelTokenizer:
     found = model_config(config, alias or "")
     return ModelTokenizer(found.tokenizer or DEFAULT_TOKENIZER, found.tokenizer_version)
@@ -144,25 +165,18 @@ def _read(
     con: duckdb.DuckDBPyConnection, job: Preparation, tokenizers: Tokenizers, progress: Progress | None
 ) -> PreparedTrace:
     writer = TraceWriter(con)
-    builder = TraceBuilder(job.rules, tokenizers, writer.stage)
     facts = ReadFacts()
-    bad: list[BadLine] = []
-    reasons: Counter[str] = Counter()
-    for item in read_records(job.sources, job.options, progress, facts, builder.reader.parts.known_prefix):
-        if type(item) is BadLine:
-            reasons[item.reason] += 1
-            if job.on_bad_line is not None:
-                job.on_bad_line(item)
-            bad.append(item)
-            if len(bad) >= _BAD_LINE_BATCH:
-                writer.bad_lines(bad)
-                bad.clear()
-        else:
-            builder.add(item)  # type: ignore[arg-type]  # mypy does not narrow by `type(…) is`, which is the fast test
-    builder.flush()
-    builder.reader.parts.memo.clear()
-    writer.bad_lines(bad)
-    _refuse_unusable(job, builder.records, reasons, sum(file.filtered for file in facts.files), facts.left_out)
+    bad = _BadLines(writer, job.on_bad_line)
+    files = find_formats(job.sources, job.options, progress)
+    shares = [] if job.options.start_us is not None else divide(files, job.jobs or cores(), _worth_processes(job))
+    prepared: TraceBuilder | Merger
+    if len(shares) > 1:
+        prepared = _gathered(con, job, tokenizers, writer, facts, files, shares, bad, progress)
+    else:
+        prepared = _built(job, tokenizers, writer, facts, files, bad, progress)
+    bad.flush()
+    reasons = bad.reasons
+    _refuse_unusable(job, prepared.records, reasons, sum(file.filtered for file in facts.files), facts.left_out)
     digest = _digest(job, [source.sha256 or "" for source in job.sources])
     known = find_trace(con, digest)
     if known is not None:
@@ -170,14 +184,85 @@ def _read(
     tokenizers.finish()
     return writer.finish(
         digest,
-        builder,
+        prepared,
+        tokenizers,
         list(_inputs(job.sources, facts)),
         {
             **_facts(facts, reasons),
-            "recorded_writes_assumed_5m": builder.assumed_5m,
+            "recorded_writes_assumed_5m": prepared.assumed_5m,
             "reading": _reading(job),
         },
     )
+
+
+class _BadLines:
+    """Stores bad lines in batches, and counts why."""
+
+    def __init__(self, writer: TraceWriter, told: Callable[[BadLine], None] | None) -> None:
+        self.reasons: Counter[str] = Counter()
+        self._writer = writer
+        self._told = told
+        self._lines: list[BadLine] = []
+
+    def add(self, line: BadLine) -> None:
+        self.reasons[line.reason] += 1
+        if self._told is not None:
+            self._told(line)
+        self._lines.append(line)
+        if len(self._lines) >= _BAD_LINE_BATCH:
+            self.flush()
+
+    def flush(self) -> None:
+        self._writer.bad_lines(self._lines)
+        self._lines.clear()
+
+
+def _built(
+    job: Preparation,
+    tokenizers: Tokenizers,
+    writer: TraceWriter,
+    facts: ReadFacts,
+    files: Sequence[LogFile],
+    bad: _BadLines,
+    progress: Progress | None,
+) -> TraceBuilder:
+    """The log prepared by this process."""
+    builder = TraceBuilder(job.rules, tokenizers, writer.stage)
+    for item in read_files(files, job.options, progress, facts, builder.reader.parts.known_prefix):
+        if type(item) is BadLine:
+            bad.add(item)
+        else:
+            builder.add(item)  # type: ignore[arg-type]  # mypy does not narrow by `type(…) is`, which is the fast test
+    builder.flush()
+    builder.reader.parts.memo.clear()
+    return builder
+
+
+def _gathered(
+    con: duckdb.DuckDBPyConnection,
+    job: Preparation,
+    tokenizers: Tokenizers,
+    writer: TraceWriter,
+    facts: ReadFacts,
+    files: Sequence[LogFile],
+    shares: Sequence[Sequence[Part]],
+    bad: _BadLines,
+    progress: Progress | None,
+) -> Merger:
+    """The log prepared by several processes."""
+    formats = [None if file.format is None else file.format.name for file in files]
+    facts.files[:] = [FileFacts(source.name, name) for source, name in zip(job.sources, formats, strict=True)]
+    merger = Merger(job.rules, tokenizers, writer.stage, job.sources, facts)
+    choices = dict.fromkeys(_tokenizer_of(job.config, alias) for alias in ("", *job.config.models))
+    known = {
+        choice: b"".join(known_counts(con, tokenizer_version(choice.source, choice.version)))
+        for choice in choices
+        if choice.source != UNMAPPED
+    }
+    task = Task([], job.sources, formats, job.options, job.rules, partial(_tokenizer_of, job.config), known)
+    for line in gather(shares, task, job.sources, merger, progress):
+        bad.add(line)
+    return merger
 
 
 def _reading(job: Preparation) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from cachesim.cli.inputs import (
     ConfigFiles,
     Files,
     Interval,
+    Jobs,
     LogFormat,
     Principal,
     Since,
@@ -72,6 +73,7 @@ def check(
     bad_lines: BadLines = None,
     bad_lines_raw: BadLinesRaw = False,
     strict: Strict = False,
+    jobs: Jobs = None,
     form: AsForm = Form.TABLE,
     quiet: Quiet = False,
 ) -> None:
@@ -101,6 +103,7 @@ def check(
         bad_lines_raw,
         strict,
         quiet,
+        jobs,
     )
     settings = replace(arguments.config(), models={"*": ModelConfig("unmapped")})
     seen = BadLineSample()

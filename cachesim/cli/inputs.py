@@ -59,6 +59,17 @@ BadLinesRaw = Annotated[
     bool, typer.Option("--bad-lines-raw", help="… and the lines themselves.", rich_help_panel=_READ)
 ]
 Strict = Annotated[bool, typer.Option("--strict", help="Any bad line ends with 65.", rich_help_panel=_READ)]
+Jobs = Annotated[
+    int | None,
+    typer.Option(
+        "--jobs",
+        "-j",
+        min=1,
+        metavar="N",
+        help="Reading processes (default: one a core if the log is large). Same results.",
+        rich_help_panel=_READ,
+    ),
+]
 
 
 def unknown(option: str, name: str, known: Iterable[str]) -> str:
@@ -87,6 +98,7 @@ class Arguments:
     bad_lines_raw: bool
     strict: bool
     quiet: bool
+    jobs: int | None
 
     def config(self) -> Config:
         """The configuration with the tokenizers of the command line over it."""
@@ -164,7 +176,8 @@ class Arguments:
                     if told is not None:
                         told(bad)
 
-            job = Preparation(sources, options, config, rules, self.strict, self.bad_lines is not None, bad_line)
+            fresh = self.bad_lines is not None
+            job = Preparation(sources, options, config, rules, self.strict, fresh, bad_line, self.jobs)
             return prepare(con, job, advance)
 
     @contextmanager

@@ -16,6 +16,7 @@ from cachesim.cli.inputs import (
     ConfigFiles,
     Files,
     Interval,
+    Jobs,
     LogFormat,
     Principal,
     Since,
@@ -112,6 +113,7 @@ def replay(
     bad_lines: BadLines = None,
     bad_lines_raw: BadLinesRaw = False,
     strict: Strict = False,
+    jobs: Jobs = None,
     dry_run: DryRun = False,
     form: Form = Format.TABLE,
     output: Output = None,
@@ -142,6 +144,7 @@ def replay(
         bad_lines_raw,
         strict,
         quiet,
+        jobs,
     )
     if output is not None and any(Path(file).exists() and output.exists() and output.samefile(file) for file in files):
         raise UsageError(f"--output {output}: one of the logs, which would be replaced; write to another file")

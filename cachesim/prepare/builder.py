@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, Protocol
 
 import msgspec
 
@@ -14,7 +14,7 @@ from cachesim.core.policy import BodyRules
 from cachesim.prepare.bodies import BodyReader
 from cachesim.prepare.chains import Facts
 from cachesim.prepare.nodes import Nodes
-from cachesim.prepare.tokenizers import Tokenizers
+from cachesim.prepare.tokenizers import Mapped
 from cachesim.prepare.uri import MESSAGES, OTHER, api_of, query_marker
 
 BATCH: Final = 4096
@@ -31,8 +31,14 @@ PROMPT_COLUMNS: Final = ("row_no", "rules_no", *Prompt._fields)
 
 _NO_USAGE: Final = Usage()
 
-Sink = Callable[[str, dict[str, Sequence[Any]]], None]
+Sink = Callable[[str, Mapping[str, Sequence[Any]]], None]
 """Takes a batch: `requests` or `prompts`, and its columns."""
+
+
+class TokenizerOf(Protocol):
+    """Whoever knows the tokenizer of a model alias."""
+
+    def of(self, alias: str | None) -> Mapped: ...
 
 
 class TraceBuilder:
@@ -41,11 +47,12 @@ class TraceBuilder:
     rules: distinct body rule sets to prepare for. Records come from the reader, which gave each its time and id.
     """
 
-    def __init__(self, rules: Sequence[BodyRules], tokenizers: Tokenizers, sink: Sink) -> None:
+    def __init__(self, rules: Sequence[BodyRules], tokenizers: TokenizerOf, sink: Sink) -> None:
         self.nodes = Nodes()
         self.facts = Facts()
         self.tokenizers = tokenizers
         self.reader = BodyReader(rules, self.nodes, self.facts)
+        self.rules = self.reader.rules
         self.records = 0
         self.assumed_5m = 0
         self._sink = sink

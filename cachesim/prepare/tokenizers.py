@@ -52,6 +52,7 @@ class Tokenizers:
         self._by_choice: dict[ModelTokenizer, Mapped] = {}
         self.used: list[UsedTokenizer] = []
         self.counters: list[TokenCounter] = []
+        self._counters: dict[str, TokenCounter] = {}
         self._unmapped = Mapped(-1, Slots(None))
 
     def of(self, alias: str | None) -> Mapped:
@@ -60,6 +61,15 @@ class Tokenizers:
         if mapped is None:
             mapped = self._by_alias[alias] = self._map(self._choose(alias))
         return mapped
+
+    def slots(self, number: int) -> Slots:
+        """Where the counts of a numbered tokenizer go."""
+        return list(self._by_version.values())[number].slots
+
+    def counter(self, alias: str | None) -> TokenCounter:
+        """Who counts for a model alias that has a tokenizer, be it numbered or not."""
+        choice = self._choose(alias)
+        return self._counter(choice, tokenizer_version(choice.source, choice.version))
 
     def _map(self, choice: ModelTokenizer) -> Mapped:
         if choice.source == UNMAPPED:
@@ -74,11 +84,18 @@ class Tokenizers:
         return mapped
 
     def _new(self, choice: ModelTokenizer, version: str) -> Mapped:
-        # Built only when the first unknown text is counted: a log whose counts are all remembered needs no tokenizer.
-        counter = TokenCounter(lambda: load_tokenizer(choice.source, choice.version), self._known(version))
+        counter = self._counter(choice, version)
         self.used.append(UsedTokenizer(choice.source, version, choice.source != DEFAULT_TOKENIZER))
         self.counters.append(counter)
         return Mapped(len(self.used) - 1, Slots(counter))
+
+    def _counter(self, choice: ModelTokenizer, version: str) -> TokenCounter:
+        # Built only when the first unknown text is counted: a log whose counts are all remembered needs no tokenizer.
+        counter = self._counters.get(version)
+        if counter is None:
+            counter = TokenCounter(lambda: load_tokenizer(choice.source, choice.version), self._known(version))
+            self._counters[version] = counter
+        return counter
 
     def finish(self) -> None:
         """Wait until every text is counted. Raises CachesimError if a tokenizer failed."""
@@ -87,7 +104,7 @@ class Tokenizers:
 
     def close(self) -> None:
         """Stop counting, for interrupts."""
-        for counter in self.counters:
+        for counter in self._counters.values():
             counter.close()
 
     def cumulative(self, parents: array[int]) -> list[array[int]]:
