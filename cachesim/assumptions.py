@@ -111,6 +111,11 @@ def _markers(plan: RunPlan) -> Iterator[tuple[str, str]]:
 
 
 def _tokenizers(trace: PreparedTrace) -> Iterator[tuple[str, str]]:
+    if accelerator := trace.facts.get("accelerator"):
+        yield (
+            "accelerator",
+            f"tokens: counted with {accelerator} where it counts as tokenizers does, checked on a sample of the texts",
+        )
     for tokenizer in trace.tokenizers:
         version = tokenizer.version[:12]
         if tokenizer.exact:

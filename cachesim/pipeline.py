@@ -8,7 +8,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final
@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 from cachesim.config import Config, model_config
 from cachesim.core.model import BadLine
 from cachesim.core.policy import PRESETS, BodyRules, Policy
-from cachesim.counting.resolve import DEFAULT_TOKENIZER, tokenizer_version
+from cachesim.counting.accelerator import Counting, CountsDiffer, accelerator, load_accelerated
+from cachesim.counting.resolve import DEFAULT_TOKENIZER, load_tokenizer, tokenizer_version
 from cachesim.errors import NothingUsable
 from cachesim.parallel.gather import gather
 from cachesim.parallel.merge import Merger
@@ -52,7 +53,8 @@ class Preparation:
     """What to read, how, and for which rules. on_bad_line: sees every bad line with its raw bytes, as it is met.
 
     strict: any bad line is an error; fresh: read again even if the same was prepared before; jobs: reading processes,
-    None for as many as there are cores where the log is large enough for them to pay. The result is the same.
+    None for as many as there are cores where the log is large enough for them to pay; accelerate: count with the
+    accelerator where it is installed and counts alike. Neither changes a number. on_remark: told what went another way.
     """
 
     sources: Sequence[Source]
@@ -63,6 +65,8 @@ class Preparation:
     fresh: bool = False
     on_bad_line: Callable[[BadLine], None] | None = None
     jobs: int | None = 1
+    accelerate: bool = True
+    on_remark: Callable[[str], None] | None = None
 
 
 def body_rule_sets(policies: Sequence[Policy]) -> list[BodyRules]:
@@ -90,7 +94,39 @@ def prepare(con: duckdb.DuckDBPyConnection, job: Preparation, progress: Progress
         trace = load_trace(con, stored)
         _refuse_unusable(job, trace.request_count, Counter(trace.facts["bad"]))
         return trace
-    tokenizers = Tokenizers(lambda alias: _tokenizer_of(job.config, alias), lambda v: known_counts(con, v))
+    bad_lines = _TellOnce(job.on_bad_line)
+    job = replace(job, on_bad_line=bad_lines)
+    try:
+        return _prepare(con, job, progress)
+    except CountsDiffer as difference:
+        if not all(source.rereadable for source in job.sources):
+            raise
+        _remark(job, f"{difference}; done now, from the start")
+        bad_lines.again()
+        return _prepare(con, replace(job, accelerate=False), progress)
+
+
+class _TellOnce:
+    """Tells bad lines, which a log that is read again has once more in the same order, only the first time."""
+
+    def __init__(self, tell: Callable[[BadLine], None] | None) -> None:
+        self._tell = tell
+        self._told = self._met = 0
+
+    def __call__(self, line: BadLine) -> None:
+        self._met += 1
+        if self._met > self._told:
+            self._told = self._met
+            if self._tell is not None:
+                self._tell(line)
+
+    def again(self) -> None:
+        """The log is read from the start."""
+        self._met = 0
+
+
+def _prepare(con: duckdb.DuckDBPyConnection, job: Preparation, progress: Progress | None) -> PreparedTrace:
+    tokenizers = Tokenizers(partial(_tokenizer_of, job.config), partial(known_counts, con), partial(_load, job))
     try:
         with transaction(con), no_collection():
             return _read(con, job, tokenizers, progress)
@@ -98,6 +134,20 @@ def prepare(con: duckdb.DuckDBPyConnection, job: Preparation, progress: Progress
         return load_trace(con, known.trace_no)
     finally:
         tokenizers.close()
+
+
+def _load(job: Preparation, choice: ModelTokenizer) -> Counting:
+    if not job.accelerate or accelerator() is None:
+        return load_tokenizer(*choice)
+    found, problem = load_accelerated(*choice)
+    if problem is not None:
+        _remark(job, f"{accelerator()}: {problem}; tokenizers counts instead")
+    return found
+
+
+def _remark(job: Preparation, text: str) -> None:
+    if job.on_remark is not None:
+        job.on_remark(text)
 
 
 class _PreparedBefore(Exception):
@@ -189,6 +239,7 @@ def _read(
         list(_inputs(job.sources, facts)),
         {
             **_facts(facts, reasons),
+            "accelerator": accelerator() if job.accelerate and tokenizers.used else None,
             "recorded_writes_assumed_5m": prepared.assumed_5m,
             "reading": _reading(job),
         },

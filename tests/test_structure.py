@@ -58,7 +58,18 @@ OUTERMOST = {"api", "cli", "__main__", "__init__"}  # may import everything; not
 CORE_PACKAGES = {"orjson", "msgspec"}
 IMPURE = {"asyncio", "io", "logging", "os", "pathlib", "random", "shutil", "socket", "subprocess", "sys", "tempfile",
           "threading", "time"}  # fmt: skip
-HEAVY = {"altair", "duckdb", "genai_prices", "numba", "numpy", "plotille", "polars", "tokenizers", "vl_convert"}
+HEAVY = {
+    "altair",
+    "duckdb",
+    "fastokens",
+    "genai_prices",
+    "numba",
+    "numpy",
+    "plotille",
+    "polars",
+    "tokenizers",
+    "vl_convert",
+}
 
 
 @dataclass(frozen=True)

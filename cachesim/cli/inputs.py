@@ -58,6 +58,10 @@ BadLines = Annotated[Path | None, _option("--bad-lines", "FILE", "Write file, li
 BadLinesRaw = Annotated[
     bool, typer.Option("--bad-lines-raw", help="… and the lines themselves.", rich_help_panel=_READ)
 ]
+NoAccelerator = Annotated[
+    bool,
+    typer.Option("--no-accelerator", help="Count with tokenizers alone.", rich_help_panel=_COUNT),
+]
 Strict = Annotated[bool, typer.Option("--strict", help="Any bad line ends with 65.", rich_help_panel=_READ)]
 Jobs = Annotated[
     int | None,
@@ -99,6 +103,7 @@ class Arguments:
     strict: bool
     quiet: bool
     jobs: int | None
+    accelerate: bool = True
 
     def config(self) -> Config:
         """The configuration with the tokenizers of the command line over it."""
@@ -143,14 +148,18 @@ class Arguments:
 
     def sources(self) -> list[Source]:
         """The files that exist behind the arguments; remarks go to stderr."""
-        from cachesim.report.formats import clean
         from cachesim.trace.open import find_sources
 
         sources, remarks = find_sources(self.files)
-        if not self.quiet:
-            for remark in remarks:
-                typer.echo(f"cachesim: {clean(remark)}", err=True)
+        for remark in remarks:
+            self._remark(remark)
         return sources
+
+    def _remark(self, text: str) -> None:
+        from cachesim.report.formats import clean
+
+        if not self.quiet:
+            typer.echo(f"cachesim: {clean(text)}", err=True)
 
     def prepare(
         self,
@@ -178,6 +187,7 @@ class Arguments:
 
             fresh = self.bad_lines is not None
             job = Preparation(sources, options, config, rules, self.strict, fresh, bad_line, self.jobs)
+            job.accelerate, job.on_remark = self.accelerate, self._remark
             return prepare(con, job, advance)
 
     @contextmanager

@@ -18,6 +18,7 @@ from cachesim.cli.inputs import (
     Interval,
     Jobs,
     LogFormat,
+    NoAccelerator,
     Principal,
     Since,
     Start,
@@ -114,6 +115,7 @@ def replay(
     bad_lines_raw: BadLinesRaw = False,
     strict: Strict = False,
     jobs: Jobs = None,
+    no_accelerator: NoAccelerator = False,
     dry_run: DryRun = False,
     form: Form = Format.TABLE,
     output: Output = None,
@@ -145,6 +147,7 @@ def replay(
         strict,
         quiet,
         jobs,
+        not no_accelerator,
     )
     if output is not None and any(Path(file).exists() and output.exists() and output.samefile(file) for file in files):
         raise UsageError(f"--output {output}: one of the logs, which would be replaced; write to another file")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from cachesim.errors import CachesimError
 
 if TYPE_CHECKING:
-    from cachesim.counting.resolve import LoadedTokenizer
+    from cachesim.counting.accelerator import Counting
 
 BATCH_BYTES: Final = 400_000
 """UTF-8 bytes of text handed to the tokenizer at a time: large enough to keep every core busy, small in memory."""
@@ -48,7 +48,7 @@ class TokenCounter:
 
     def __init__(
         self,
-        tokenizer: LoadedTokenizer | Callable[[], LoadedTokenizer],
+        tokenizer: Counting | Callable[[], Counting],
         known: Known,
         *,
         batch_bytes: int = BATCH_BYTES,
@@ -160,7 +160,7 @@ class TokenCounter:
         for worker in self._workers:
             worker.start()
 
-    def _work(self, tokenizer: LoadedTokenizer) -> None:
+    def _work(self, tokenizer: Counting) -> None:
         counts = self.counts
         while (batch := self._batches.get()) is not None:
             # After a failure the queue is still emptied, or a caller waiting to put would wait for ever.
@@ -183,6 +183,8 @@ class TokenCounter:
     def _check(self) -> None:
         if self._stopping:
             raise CachesimError("token counting: the counter was closed before its counts were complete")
+        if isinstance(self._failure, CachesimError):
+            raise self._failure
         if self._failure is not None:
             raise CachesimError(
                 f"token counting with {self._name}: the tokenizer failed on a text "

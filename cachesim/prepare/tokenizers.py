@@ -6,6 +6,7 @@ from array import array
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+from cachesim.counting.accelerator import Counting
 from cachesim.counting.counter import TokenCounter
 from cachesim.counting.resolve import DEFAULT_TOKENIZER, load_tokenizer, tokenizer_version
 from cachesim.prepare.chains import Slots
@@ -39,13 +40,18 @@ class Mapped(NamedTuple):
 class Tokenizers:
     """Numbers the tokenizers of a trace in order of first use.
 
-    choose: what the configuration says of an alias; known: counts remembered for a tokenizer version.
+    choose: what the configuration says of an alias; known: counts remembered for a tokenizer version; load: the
+    tokenizer of a choice, when the first text has to be counted.
     """
 
     def __init__(
-        self, choose: Callable[[str | None], ModelTokenizer], known: Callable[[str], Mapping[bytes, int]]
+        self,
+        choose: Callable[[str | None], ModelTokenizer],
+        known: Callable[[str], Mapping[bytes, int]],
+        load: Callable[[ModelTokenizer], Counting] = lambda choice: load_tokenizer(*choice),
     ) -> None:
         self._choose = choose
+        self._load = load
         self._known = known
         self._by_alias: dict[str | None, Mapped] = {}
         self._by_version: dict[str, Mapped] = {}
@@ -93,7 +99,7 @@ class Tokenizers:
         # Built only when the first unknown text is counted: a log whose counts are all remembered needs no tokenizer.
         counter = self._counters.get(version)
         if counter is None:
-            counter = TokenCounter(lambda: load_tokenizer(choice.source, choice.version), self._known(version))
+            counter = TokenCounter(lambda: self._load(choice), self._known(version))
             self._counters[version] = counter
         return counter
 
