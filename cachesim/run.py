@@ -212,26 +212,29 @@ class Run:
     def _inherit(self, run_no: int) -> None:
         """Start every lane from what the variant of the same policy left in the index of another run."""
         for lane, variants, places in zip(self._lanes, self._lane_variants, self._places, strict=True):
-            load_index(self._con, run_no, self._same_variant(run_no, variants[0]), lane, places)
+            first = variants[0]
+            number = same_variant(self._con, run_no, first.policy, self.plan.strategy, first.tariff)
+            load_index(self._con, run_no, number, lane, places)
 
-    def _same_variant(self, run_no: int, variant: Variant) -> int:
-        row = self._con.execute(
-            "SELECT variant_no FROM variants WHERE run_no = ? AND policy = ? AND markers = ? AND kind = 'policy' "
-            "AND rules = ? ORDER BY tariff = ? DESC, variant_no LIMIT 1",
-            [
-                run_no,
-                variant.policy.name,
-                str(self.plan.strategy),
-                json.dumps(rules(variant.policy)),
-                variant.tariff.name,
-            ],
-        ).fetchone()
-        if row is None:
-            raise CannotEvaluate(
-                f"run {run_no}: no variant with policy {variant.policy.name}, the same rules and markers "
-                f"{self.plan.strategy}; continue with the options that run had"
-            )
-        return int(row[0])
+
+def same_variant(
+    con: duckdb.DuckDBPyConnection, run_no: int, policy: Policy, strategy: MarkerStrategy, tariff: TariffSet
+) -> int:
+    """The variant of a run whose index one with this policy, these markers and this tariff continues.
+
+    Raises CannotEvaluate where the run has no such policy and markers.
+    """
+    row = con.execute(
+        "SELECT variant_no FROM variants WHERE run_no = ? AND policy = ? AND markers = ? AND kind = 'policy' "
+        "AND rules = ? ORDER BY tariff = ? DESC, variant_no LIMIT 1",
+        [run_no, policy.name, str(strategy), json.dumps(rules(policy)), tariff.name],
+    ).fetchone()
+    if row is None:
+        raise CannotEvaluate(
+            f"run {run_no}: no variant with policy {policy.name}, the same rules and markers {strategy}; continue with "
+            "the options that run had"
+        )
+    return int(row[0])
 
 
 def _price(prices: Prices, row: TraceRow) -> int | None:

@@ -30,13 +30,17 @@ _POLICY_RULES: Final = frozenset(f.name for f in fields(Policy)) - {"name"}
 _REPLAY_AGAIN: Final = "replay the log again"
 
 
-def plan_options(plan: RunPlan, files: Sequence[str], made_for: str | None = None) -> dict[str, Any]:
+def plan_options(
+    plan: RunPlan, files: Sequence[str], made_for: str | None = None, continues: str | None = None
+) -> dict[str, Any]:
     """What `runs.options` keeps of a run, as JSON: its plan for people, and the tariffs for `stored_plan`.
 
-    files: the log arguments as typed; made_for: the command that made the run to answer a question, None for `replay`.
+    files: the log arguments as typed; made_for: the command that made the run to answer a question, None for `replay`;
+    continues: the digest of the run whose index it started from.
     """
     return {
         **({} if made_for is None else {"made_for": made_for}),
+        **({} if continues is None else {"continues": continues}),
         "plan": plan.describe(),
         "files": [utf8_name(file) for file in files],
         "tariffs": [_tariff_options(tariff) for tariff in plan.tariffs],
@@ -77,6 +81,22 @@ def stored_plan(con: duckdb.DuckDBPyConnection, run_no: int) -> RunPlan:
     if missing:
         raise run.too_old(f"did not keep the tariff {missing[0]}")
     return RunPlan(policies, [_tariff(known[name]) for name in names], _strategy(variants[0][2]))
+
+
+def continued_from(con: duckdb.DuckDBPyConnection, run_no: int) -> int | None:
+    """The number of the run whose index a run started from, None where it started empty.
+
+    Raises CannotEvaluate where that run is not in the database any more.
+    """
+    digest = _Stored(con, run_no).options.get("continues")
+    if digest is None:
+        return None
+    row = con.execute("SELECT run_no FROM runs WHERE digest = ?", [digest]).fetchone()
+    if row is None:
+        raise CannotEvaluate(
+            f"run {run_no}: it continued run {digest[:12]}, which is no longer in the database; replay both logs again"
+        )
+    return int(row[0])
 
 
 class _Stored:

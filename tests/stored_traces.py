@@ -230,7 +230,7 @@ def run_stored(con: duckdb.DuckDBPyConnection, trace_no: int, plan: RunPlan, con
     earlier = con.execute("SELECT run_no, digest FROM runs WHERE run_no = ?", [continues]).fetchone()
     with transaction(con):
         return Run(con, load_trace(con, trace_no), plan, earlier).execute(
-            plan_options(plan, []), lambda _: [], {}, lambda _: None
+            plan_options(plan, [], continues=earlier and earlier[1]), lambda _: [], {}, lambda _: None
         )
 
 

@@ -25,6 +25,7 @@ ARROWS: dict[str, set[str]] = {
     "recommend": {"core"},
     "fan_out": {"core", "index", "replay", "store"},
     "episodes": {"core", "index", "replay", "store"},
+    "lives": {"core", "episodes", "replay", "store"},
     "synth": set(),
     "assumed_prices": {"core"},
     "config": {"assumed_prices", "core", "errors"},

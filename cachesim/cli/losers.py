@@ -75,7 +75,7 @@ def losers(
     with open_database(db, read_only=True) as con:
         run_no = find_replay(con, run)
         info = show_run(con, run_no)
-        variant = _variant(con, run_no, policy, tariff)
+        variant = chosen_variant(con, run_no, policy, tariff)
         names = _dimensions(con, info.trace_no, by)
         fates = _follow(con, info, variant, quiet=quiet)
         (total,) = cohort_rows(con, run_no, variant, None, fates=fates)
@@ -103,7 +103,7 @@ def _refuse_unknown(total: Row, lists: dict[str, list[Row]]) -> None:
         )
 
 
-def _variant(con: duckdb.DuckDBPyConnection, run_no: int, policy: str | None, tariff: str | None) -> Variant:
+def chosen_variant(con: duckdb.DuckDBPyConnection, run_no: int, policy: str | None, tariff: str | None) -> Variant:
     """The first policy of the run that the options leave."""
     from cachesim.report.query import Filters, shown_variants
 

@@ -239,7 +239,7 @@ def _run(
     replaying = progress(trace.request_count, "replaying", arguments.quiet, unit="requests")
     with no_collection(), transaction(con), replaying as advance:
         return Run(con, trace, plan, earlier).execute(
-            plan_options(plan, arguments.files),
+            plan_options(plan, arguments.files, continues=earlier[1] if earlier else None),
             lambda prices: assumptions(trace, plan, options, prices, warnings, earlier[1] if earlier else None),
             problems(trace),
             advance,
