@@ -16,6 +16,7 @@ from cachesim.core.pricing import billed_split
 from cachesim.errors import CannotEvaluate, UsageError
 from cachesim.index.memory import MemoryIndex
 from cachesim.replay import Classified, IdealBound, Lane
+from cachesim.store.earlier import inherit_prefixes
 from cachesim.store.index_state import Places, load_index, save_index
 from cachesim.store.runs import Prices, RunWriter
 from cachesim.store.trace_reader import Scopes, TraceRow, trace_rows
@@ -130,9 +131,9 @@ class Run:
         assumptions: told the prices that were used; progress: told how many requests are done.
         """
         self._declare()
-        if self._continued:
-            self._inherit(self._continued[0])
         ideals = [IdealBound(self.trace, self.trace.cumulative) for _ in self._distinct]
+        if self._continued:
+            self._inherit(self._continued[0], ideals)
         prices = [Prices(tariff, number * 1_000_000) for number, tariff in enumerate(self.plan.tariffs)]
         last_us = 0
         for rows in trace_rows(self._con, self.trace, self._distinct, self._scopes):
@@ -209,12 +210,14 @@ class Run:
 
     # -- the index between runs
 
-    def _inherit(self, run_no: int) -> None:
+    def _inherit(self, run_no: int, ideals: Sequence[IdealBound]) -> None:
         """Start every lane from what the variant of the same policy left in the index of another run."""
         for lane, variants, places in zip(self._lanes, self._lane_variants, self._places, strict=True):
             first = variants[0]
             number = same_variant(self._con, run_no, first.policy, self.plan.strategy, first.tariff)
             load_index(self._con, run_no, number, lane, places)
+        rules_of_bounds = [self.trace.rules[number] for number in self._distinct]
+        inherit_prefixes(self._con, run_no, self.trace, rules_of_bounds, self._scopes, ideals)
 
 
 def same_variant(

@@ -50,10 +50,10 @@ def slow(trace: VariedTrace) -> VariedTrace:
 
 
 def requests(con: duckdb.DuckDBPyConnection, run_no: int, *, first_seq: int = 0) -> Rows:
-    """Every request under every policy, without what names the run."""
+    """Every request under every policy and bound, without what names the run."""
     con.execute(
         f"SELECT policy, tariff, seq + {first_seq}, * EXCLUDE (run, run_no, variant_no, seq, policy, tariff,"
-        " arrived_at, completed_at) FROM v_requests WHERE run_no = ? AND kind = 'policy' ORDER BY ALL",
+        " arrived_at, completed_at) FROM v_requests WHERE run_no = ? ORDER BY ALL",
         [run_no],
     )
     return con.fetchall()
