@@ -18,7 +18,8 @@ from cachesim.core.pricing import billed_split
 from cachesim.index.memory import MemoryIndex
 from cachesim.replay import Classified, InFlight, Lane, PreparedRequest
 from cachesim.store.db import insert_frame
-from cachesim.store.trace_reader import TraceRow, single_rows
+from cachesim.store.index_state import Places, load_index
+from cachesim.store.trace_reader import Scopes, TraceRow, single_rows
 from cachesim.store.traces import PreparedTrace
 
 if TYPE_CHECKING:
@@ -69,17 +70,23 @@ def follow(
     policy: Policy,
     strategy: MarkerStrategy,
     tariff: TariffSet,
+    continues: tuple[int, int] | None = None,
     progress: Progress = lambda done: None,
 ) -> Episodes:
-    """The fate of every billed write of a variant, the index empty at the start; progress: told requests done.
+    """The fate of every billed write of a variant. continues: the (run_no, variant_no) whose index it started from.
+
+    progress: told requests done.
 
     A write is billed if its request is (it succeeded and its split is not void); it is read by the first request that
     finds its entry as the deepest live one and is not turned to zero by the floor, billed or not.
     """
     lane = FollowedLane(Gates(policy, strategy, trace.markers), trace, trace.cumulative)
+    scopes = Scopes()
+    if continues is not None:
+        load_index(con, *continues, lane, Places(trace, scopes))
     systems: list[str | None] = []
     end_us = 0
-    for row, floor in single_rows(con, trace, policy, tariff, progress):
+    for row, floor in single_rows(con, trace, policy, tariff, progress, scopes):
         lane.follow(row, floor)
         systems.append(_system(trace, row.prompts[0]))
         end_us = row.request.at_us

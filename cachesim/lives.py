@@ -32,7 +32,7 @@ class Life:
     """One uninterrupted life of an entry: from the commit that made it live until its expiry. Times µs UTC.
 
     created: tokens that its latest write created, None where an earlier log wrote it; written_us: of that write;
-    inherited: it was live when this log began, and what happened before is not counted.
+    inherited: an earlier log wrote it, and what happened there is not counted.
     """
 
     place: Place
@@ -111,7 +111,9 @@ class LivesLane(FollowedLane):
         number = self._renewed(place, done_us)
         life = self.lives.all[number]
         life.written_us = done_us
-        if write.seq >= 0:  # the others are of an earlier log
+        if write.seq < 0:  # it was in flight when the earlier log ended
+            life.inherited = life.inherited or not life.writes
+        else:
             life.writes += 1
             life.created = write.tokens
             self.lives.writes.append(Written(write.seq, number, write.tier, write.tokens, billed))

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from cachesim.assumed_prices import assumed_base_row
+from cachesim.assumptions import SHORT_DIGEST, Assumption, is_continued
 from cachesim.config import Config, ModelConfig
 from cachesim.core.gates import MarkerStrategy, marker_strategy
 from cachesim.core.ledger import BaseRow, CacheRow, TariffSet
 from cachesim.core.policy import BodyRules, Policy
 from cachesim.errors import CannotEvaluate, InputError
 from cachesim.pipeline import Preparation, Progress, missing_rules, prepare, same_preparation
-from cachesim.run import RunPlan
+from cachesim.run import RunPlan, same_variant
 from cachesim.store.trace_reader import load_trace, trace_inputs, trace_rules
 from cachesim.store.traces import PreparedTrace, TraceInput
 from cachesim.trace.open import STDIN_NAME, Source, utf8_name
@@ -83,20 +84,26 @@ def stored_plan(con: duckdb.DuckDBPyConnection, run_no: int) -> RunPlan:
     return RunPlan(policies, [_tariff(known[name]) for name in names], _strategy(variants[0][2]))
 
 
-def continued_from(con: duckdb.DuckDBPyConnection, run_no: int) -> int | None:
-    """The number of the run whose index a run started from, None where it started empty.
+def continued_from(
+    con: duckdb.DuckDBPyConnection, run_no: int, policy: Policy, strategy: MarkerStrategy, tariff: TariffSet
+) -> tuple[int, int] | None:
+    """(run_no, variant_no) whose index a variant of a run started from, None where it started empty.
 
-    Raises CannotEvaluate where that run is not in the database any more.
+    Raises CannotEvaluate where that run is not in the database any more, or is not known: made by an older cachesim.
     """
-    digest = _Stored(con, run_no).options.get("continues")
+    run = _Stored(con, run_no)
+    digest = run.options.get("continues")
     if digest is None:
+        if is_continued(run.assumptions):
+            raise run.too_old("did not keep which run it continued")
         return None
     row = con.execute("SELECT run_no FROM runs WHERE digest = ?", [digest]).fetchone()
     if row is None:
         raise CannotEvaluate(
-            f"run {run_no}: it continued run {digest[:12]}, which is no longer in the database; replay both logs again"
+            f"run {run_no}: the run it continued, {digest[:SHORT_DIGEST]}, is not in the database any more; replay both"
+            " logs again"
         )
-    return int(row[0])
+    return row[0], same_variant(con, row[0], policy, strategy, tariff)
 
 
 class _Stored:
@@ -104,7 +111,7 @@ class _Stored:
 
     def __init__(self, con: duckdb.DuckDBPyConnection, run_no: int) -> None:
         row = con.execute(
-            "SELECT digest, trace_no, cachesim_version, options FROM runs WHERE run_no = ?", [run_no]
+            "SELECT digest, trace_no, cachesim_version, options, assumptions FROM runs WHERE run_no = ?", [run_no]
         ).fetchone()
         if row is None:
             raise CannotEvaluate(f"run {run_no}: not in the database; `cachesim runs` lists the runs")
@@ -114,6 +121,7 @@ class _Stored:
         self.trace_no: int = row[1]
         self.version: str = row[2]
         self.options: dict[str, Any] = json.loads(row[3])
+        self.assumptions: list[Assumption] = json.loads(row[4])
 
     def variants(self) -> list[tuple[str, str, str, str]]:
         """(policy, tariff, markers, rules) of its variants without bounds; of a sweep only the first."""

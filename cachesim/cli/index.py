@@ -123,16 +123,12 @@ def _replay(
     from cachesim.lives import follow_lives, keep_lives
     from cachesim.pipeline import no_collection
     from cachesim.report.lives import sum_lives
-    from cachesim.run import same_variant
     from cachesim.store.trace_reader import load_trace
     from cachesim.stored_plan import continued_from, stored_plan
 
     plan = stored_plan(con, info.run_no)
     wanted = plan.variants()[variant.variant_no]
-    earlier = continued_from(con, info.run_no)
-    continues = None
-    if earlier is not None:
-        continues = earlier, same_variant(con, earlier, wanted.policy, plan.strategy, wanted.tariff)
+    continues = continued_from(con, info.run_no, wanted.policy, plan.strategy, wanted.tariff)
     trace = load_trace(con, info.trace_no)
     with no_collection(), progress(trace.request_count, "following entries", quiet, unit="requests") as advance:
         lives = follow_lives(con, trace, wanted.policy, plan.strategy, wanted.tariff, continues, at_us, advance)

@@ -395,7 +395,7 @@ LIVES: Final = tuple(
         ("dead_share", "dead share", "share", "rate", "dead writes / billed writes", 72),
         ("live", "live", "yes or no", "flag", "whether the entry is live when the log ends", 30),
         ("inherited", "inherited", "yes or no", "flag",
-         "live before this log began: writes and reads of the earlier log are not counted", 28),
+         "written by an earlier log, which this run continued: its writes and reads are not counted", 28),
         ("entry_tokens", "tokens", "tokens", _TOKENS, "tokens of the whole prefix, as the index has them", 80),
         ("entry_created", "created", "tokens", _TOKENS,
          "tokens that the latest write of the entry created, beyond what was cached or written before it", 40),

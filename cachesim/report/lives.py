@@ -218,14 +218,14 @@ def list_text(name: str, rows: Sequence[Row]) -> str:
     """How many lives a list of episodes or dead writes has, and how many of them were never read."""
     unread = sum(not row["reads"] for row in rows)
     if name == "dead":
-        return f"{_many(len(rows), 'entry has', 'entries have')} dead writes; {unread:,} were never read at all."
-    return f"{_many(len(rows), 'entry', 'entries')} lived in the index; {unread:,} were never read."
+        return f"{_many(len(rows), 'entry has', 'entries have')} dead writes; {_were(unread)} never read at all."
+    return f"{_many(len(rows), 'entry', 'entries')} lived in the index; {_were(unread)} never read."
 
 
 def inherited_text(count: int) -> str:
     """What is not known of the entries that a continued run began with."""
     what = _many(count, "entry was", "entries were")
-    return f"{what} live when the log began; what wrote and read {'it' if count == 1 else 'them'} before is not counted"
+    return f"{what} written by the log before; what happened to {'it' if count == 1 else 'them'} there is not counted"
 
 
 def at_text(rows: Sequence[Row], at_us: int, log: tuple[int, int]) -> str:
@@ -239,3 +239,7 @@ def at_text(rows: Sequence[Row], at_us: int, log: tuple[int, int]) -> str:
 
 def _many(count: int, one: str, more: str) -> str:
     return f"{count:,} {one if count == 1 else more}"
+
+
+def _were(count: int) -> str:
+    return f"{count:,} {'was' if count == 1 else 'were'}"
