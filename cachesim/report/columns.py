@@ -284,6 +284,8 @@ GROUP_TITLES: Final[dict[str, str]] = {
     "window": "sliding: a read extends the entry's life; fixed: it does not",
     "part": "first or rest: before or after the instant that holds out the later part of the log",
     "dimension": "what the cohort shares: principal, a tag, or the system prompt",
+    "prefix": "SHA-256 of the prefix that the entry stands for, in tables its first 12 digits",
+    "ttl_tier": "lifetime of the entry as written: 5m, 1h or 24h",
     "cohort": "the principal, the tag's value, or 12 hex digits of the prefix hash of the system prompt",
     "kind": "policy or bound; a bound (off, ideal, unlimited) has tokens and no price",
     "principal": "cache and billing principal; digests of keys are shortened nowhere",
@@ -373,6 +375,38 @@ LOSSES: Final[tuple[Column, ...]] = (
 )  # fmt: skip
 """The two sides of delta; see `cachesim.report.losers`."""
 
+LIVES: Final = tuple(
+    Column(name, title, unit, kind, definition, "", weight)
+    for name, title, unit, kind, definition, weight in (
+        ("entries", "entries", "lives", _COUNT,
+         "lives of index entries: each from the commit that makes an entry live to its expiry", 90),
+        ("refreshes", "refreshed", "commits", _COUNT, "commits that set the expiry of the live entry anew", 44),
+        ("reads", "reads", "requests", _COUNT,
+         "requests that read the entry, the deepest live one they find; a request reads one at most, failed ones too",
+         82),
+        ("peak_entries", "peak", "entries", _COUNT, "entries live at one instant within the log, at most", 70),
+        ("peak_at", "peak at", "UTC", "time", "the first instant with as many live entries as the peak", 20),
+        ("live_tokens", "live tokens", "tokens", "mean",
+         "tokens created by the entries live at a time, averaged over the span of the log; inherited ones unknown", 26),
+        ("peak_tokens", "peak tokens", "tokens", _TOKENS,
+         "tokens created by the entries live at one instant, at most; inherited ones unknown", 62),
+        ("live_at_end", "at the end", "entries", _COUNT,
+         "entries live when the log ends, what is in flight then committed", 60),
+        ("dead_share", "dead share", "share", "rate", "dead writes / billed writes", 72),
+        ("live", "live", "yes or no", "flag", "whether the entry is live when the log ends", 30),
+        ("inherited", "inherited", "yes or no", "flag",
+         "written by an earlier log, which this run continued: its writes and reads are not counted", 28),
+        ("entry_tokens", "tokens", "tokens", _TOKENS, "tokens of the whole prefix, as the index has them", 80),
+        ("entry_created", "created", "tokens", _TOKENS,
+         "tokens that the latest write of the entry created, beyond what was cached or written before it", 40),
+        ("live_from", "live from", "UTC", "time", "the commit that made the entry live", 64),
+        ("written_at", "written at", "UTC", "time", "the commit of its latest write", 66),
+        ("live_until", "live until", "UTC", "time", "its expiry; it is not found at that instant any more", 68),
+        ("last_read_at", "last read", "UTC", "time", "arrival of the latest request that read it", 50),
+    )
+)  # fmt: skip
+"""Entries of the index over time; see `cachesim.report.lives`."""
+
 _ON_A_SIDE: Final[tuple[tuple[str, str, str, Kind, str, int], ...]] = (
     ("requests", "requests", "requests", "count", "requests that count", 88),
     ("requests_rejected", "rejected", "requests", "count", "requests answered with HTTP 400", 20),
@@ -413,7 +447,9 @@ COMPARED: Final = (
 )
 """Columns of `compare`, whose values come from two variants."""
 
-BY_NAME: Final[dict[str, Column]] = {column.name: column for column in (*_ALL, IDEAL, *VERSUS, *LOSSES, *COMPARED)}
+BY_NAME: Final[dict[str, Column]] = {
+    column.name: column for column in (*_ALL, IDEAL, *VERSUS, *LOSSES, *LIVES, *COMPARED)
+}
 
 _LEAD_KINDS: Final[dict[str, Kind]] = {"variant": "count", "floor": "tokens", "walk_back": "count"}
 
