@@ -34,6 +34,7 @@ COMMANDS: Final[tuple[Entry, ...]] = (
     Entry("losers", "What if", "Who pays more with caching than without, and writes that nobody read."),
     Entry("compare", "What if", "Two policies, tariffs, marker strategies, runs or periods: what changes for whom."),
     Entry("gate", "What if", "Check a run against limits and a baseline, for CI: exit 0, 1, or 3 if it cannot be."),
+    Entry("tariffs", "Rules and proofs", "Show, check and compare price ledgers: TOML, CSV, Parquet, or mixed."),
     Entry("policies", "Rules and proofs", "The classifier versions, rule by rule, and where they differ."),
     Entry("conformance", "Rules and proofs", "Check the classifier against golden cases of the real gateway."),
     Entry("synth", "Rules and proofs", "Write a synthetic request log to try things on."),

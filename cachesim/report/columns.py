@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
-Kind = Literal["text", "count", "tokens", "rate", "points", "mean", "money", "time", "flag"]
-"""points: the difference of two rates."""
+Kind = Literal["text", "count", "tokens", "rate", "points", "mean", "money", "exact", "time", "flag"]
+"""points: the difference of two rates; exact: a decimal of a ledger, shown with every digit."""
 Shown = Literal["always", "if_any", "machine"]
 Kept = Literal["always", "requests", "sweep"]
 
@@ -304,6 +304,11 @@ GROUP_TITLES: Final[dict[str, str]] = {
     "reason_a": "reason on side A",
     "outcome_b": "outcome on side B",
     "reason_b": "reason on side B",
+    "ledger": "cache: what makes a model cacheable, and multipliers; base: prices per token",
+    "name": "what the ledger calls the row",
+    "purpose": "base tariffs: the requests it is for; empty: never matches",
+    "completion_window": "base tariffs: of these, those with this window; empty: any, unless another row names theirs",
+    "source": "file and line of the tariff, or the price data that it is assumed from",
     "rule": "the rule, or rules that only make sense together, switched in this step",
     "upstream": "upstream version that brought it",
     "rules": "the rules by name",
@@ -447,8 +452,38 @@ COMPARED: Final = (
 )
 """Columns of `compare`, whose values come from two variants."""
 
+_PRICE: Final = "dollars, or whatever the ledger is in, per million tokens"
+_BREAK_EVEN: Final = "full reads after which one write has paid for itself: ⌈(write − 1)/(1 − read)⌉; empty: never"
+
+TARIFFS: Final[tuple[Column, ...]] = (
+    Column("input_per_mtok", "input", "money", "exact", f"price of prompt tokens, {_PRICE}", "", 95),
+    Column("output_per_mtok", "output", "money", "exact", f"price of completion tokens, {_PRICE}", "", 94),
+    *(
+        Column(f"write_{tier}", f"write {tier}", "factor", "exact",
+               f"a token written for {tier} costs this × the input price", "", 90 - n)
+        for n, tier in enumerate(("5m", "1h", "24h"))
+    ),
+    Column("read", "read", "factor", "exact", "a token read costs this × the input price", "", 91),
+    Column("min_prefix_tokens", "floor", "tokens", "tokens",
+           "shorter prefixes are not cached; of several tariffs that hold the smallest counts", "", 86),
+    Column("valid_from", "from", "time", "time", "the first instant at which the tariff holds; empty: always", "", 80),
+    Column("valid_until", "until", "time", "time", "the first instant at which it holds no more; empty: open", "", 79),
+    Column("age_days", "age, days", "days", "count",
+           "whole days from the tariff's beginning to the instant that ages are told as of", "", 60, "if_any"),
+    *(
+        Column(f"break_even_reads_{tier}", f"reads to pay for {tier}", "reads", "count", _BREAK_EVEN, "", 53 - n)
+        for n, tier in enumerate(("5m", "1h", "24h"))
+    ),
+    Column("break_even_reads", "reads to pay", "reads", "text", f"for a write of 5m / 1h / 24h: {_BREAK_EVEN}", "", 81),
+    Column("holds", "holds", "times", "text", "from its first instant to the first at which it holds no more", "", 93),
+    Column("sets_price", "sets price", "", "flag",
+           "whether it sets the price at that instant; no: a newer one does, and only its floor can count", "", 70),
+    Column("assumed", "assumed", "", "flag", "not in the ledger: assumed for want of a tariff", "", 69),
+)  # fmt: skip
+"""A row of a tariff ledger; see `cachesim.tariffs`."""
+
 BY_NAME: Final[dict[str, Column]] = {
-    column.name: column for column in (*_ALL, IDEAL, *VERSUS, *LOSSES, *LIVES, *COMPARED)
+    column.name: column for column in (*_ALL, IDEAL, *VERSUS, *LOSSES, *LIVES, *COMPARED, *TARIFFS)
 }
 
 _LEAD_KINDS: Final[dict[str, Kind]] = {"variant": "count", "floor": "tokens", "walk_back": "count"}

@@ -68,6 +68,7 @@ def rate_number(value: float) -> float:
 
 _CONVERTERS: Final[dict[Kind, Callable[[Any], Any]]] = {
     "money": money_text,
+    "exact": money_text,
     "rate": rate_number,
     "mean": rate_number,
     "points": rate_number,
@@ -117,7 +118,7 @@ def csv_cell(value: Any) -> Any:
 def _csv(report: Report, out: IO[bytes]) -> None:
     text = io.TextIOWrapper(out, "utf-8", newline="", write_through=True)
     writer = csv.writer(text, lineterminator="\n")
-    numeric = [kind_of(name) == "money" for name in report.columns]
+    numeric = [kind_of(name) in ("money", "exact") for name in report.columns]
     try:
         writer.writerow([csv_cell(name) for name in report.columns])
         for values in _values(report):
@@ -177,11 +178,12 @@ def polars_frame(columns: Sequence[str], rows: Sequence[Row], *, numeric: bool =
         "rate": pl.Float64,
         "mean": pl.Float64,
         "money": pl.Decimal(38, 20) if numeric else pl.String,
+        "exact": pl.Decimal(38, 20) if numeric else pl.String,
         "points": pl.Float64,
         "time": pl.Datetime("us", "UTC"),
         "flag": pl.Boolean,
     }
-    kept = {"time", "money", "rate", "mean"} if numeric else {"time"}
+    kept = {"time", "money", "exact", "rate", "mean"} if numeric else {"time"}
     series = []
     for name in columns:
         kind = kind_of(name)

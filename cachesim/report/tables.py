@@ -7,7 +7,7 @@ from decimal import ROUND_HALF_UP, Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 from cachesim.report.columns import BY_NAME, kind_of
-from cachesim.report.formats import clean
+from cachesim.report.formats import clean, money_text
 from cachesim.report.times import instant_text
 
 if TYPE_CHECKING:
@@ -95,6 +95,8 @@ def cell(name: str, value: Any, decimals: int = 2) -> str:
             return signed_number(value)
         case "money":
             return money(value, decimals, signed=name in SIGNED)
+        case "exact":
+            return money_text(value)
         case "rate":
             return percent(value, signed=name in SIGNED)
         case "mean":
