@@ -80,8 +80,11 @@ def text(value: object) -> str | None:
 
 
 def tags_of(values: Mapping[str, Any], *own: str) -> dict[str, str]:
-    """The texts and numbers among values that users attached to a request, without the gateway's `own` prefixes."""
-    named = {name: text(value) for name, value in values.items() if not name.lower().startswith(own)}
+    """The texts and numbers among values that users attached to a request, without the gateway's `own` prefixes.
+
+    Keys are digested, as in `principal_name`.
+    """
+    named = {name: principal_name(value) for name, value in values.items() if not name.lower().startswith(own)}
     return {name: value for name, value in named.items() if value is not None}
 
 
