@@ -85,6 +85,7 @@ def test_litellm_the_alias_is_the_model_and_parameters_are_part_of_the_body() ->
         ("anthropic_messages", "/v1/messages", [USER], "messages"),
         ("aresponses", "/v1/responses", "Hello.", "input"),
         ("atext_completion", "/v1/completions", "Hello.", "prompt"),
+        ("atext_completion", "/v1/completions", "[INST] Hello.", "prompt"),
         ("aembedding", "/v1/embeddings", ["Hello."], "input"),
         ("aimage_generation", "/v1/aimage_generation", "Hello.", "input"),
     ],

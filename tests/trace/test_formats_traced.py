@@ -77,6 +77,8 @@ def test_langfuse_names_are_in_camel_case_or_with_underscores() -> None:
         (json.dumps({"messages": [USER]}), [USER]),
         (USER, [USER]),
         ("Hello.", [USER]),
+        ("[INST] Hello.", [USER | {"content": "[INST] Hello."}]),  # begins like an array, but is none
+        ("{{name}}", [USER | {"content": "{{name}}"}]),
         ('"Hello."', [USER | {"content": '"Hello."'}]),  # quotation marks of the text itself
     ],
 )
@@ -85,7 +87,12 @@ def test_langfuse_input_is_messages_a_body_or_text(given: Any, messages: list[di
 
 
 def test_langfuse_input_that_is_no_request_is_refused() -> None:
-    for value, code in (({"question": "?"}, "bad_field:input"), (None, "missing_body"), ("", "missing_body")):
+    for value, code in (
+        ({"question": "?"}, "bad_field:input"),
+        (5, "bad_field:input"),
+        (None, "missing_body"),
+        ("", "missing_body"),
+    ):
         with pytest.raises(DECODE_ERRORS) as caught:
             langfuse(input=value)
         assert explain(caught.value)[0] == code
