@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
 
@@ -71,8 +71,15 @@ class _Observation(msgspec.Struct):
     session_id: str | None = None
 
 
-class _CamelObservation(_Observation, rename="camel"):
-    pass
+_CamelObservation = cast(
+    type[_Observation],
+    msgspec.defstruct(  # as inherited fields would keep their names
+        "_CamelObservation",
+        [(item.name, item.type, item.default) for item in msgspec.structs.fields(_Observation)],
+        bases=(_Observation,),
+        rename="camel",
+    ),
+)
 
 
 class _Trace(msgspec.Struct, rename="camel"):
