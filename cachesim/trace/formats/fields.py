@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -14,6 +14,8 @@ from cachesim.trace.formats.base import KEY_PREFIX, bad_field, digest_key, time_
 class _Response(msgspec.Struct):
     usage: Any = None
 
+
+Row = TypeVar("Row")
 
 _response: Final = msgspec.json.Decoder(_Response)
 _text: Final = msgspec.json.Decoder(str)
@@ -81,6 +83,51 @@ def usage_of(response: msgspec.Raw) -> Any:
         return _response.decode(nested(response) or b"null").usage
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
+
+
+def row_decoder(type_: type[Row], *not_text: str) -> Callable[[bytes], Row]:
+    """Decodes a row of this type, whose members `not_text` may also be texts that hold their JSON, as in CSV.
+
+    What it returns raises DECODE_ERRORS.
+    """
+    decode = msgspec.json.Decoder(type_).decode
+
+    def decode_either(line: bytes) -> Row:
+        try:
+            return decode(line)
+        except msgspec.ValidationError:
+            changed = _from_text(line, not_text)
+            if changed is None:
+                raise
+            return decode(changed)
+
+    return decode_either
+
+
+def _from_text(line: bytes, names: tuple[str, ...]) -> bytes | None:
+    """The row with those of its named members that are the text of an object as just that; None where none is.
+
+    In a row of nothing but texts, as CSV has it, numbers and booleans count too.
+
+    >>> _from_text(b'{"status": "200", "at": "2026-01-01", "id": "7"}', ("status", "at"))
+    b'{"status":200,"at":"2026-01-01","id":"7"}'
+    """
+    try:
+        row = _members.decode(line)
+    except RecursionError:
+        return None
+    texts = {name: _text.decode(value) for name, value in row.items() if name in names and bytes(value)[:1] == b'"'}
+    only_texts = all(bytes(value)[:1] == b'"' for value in row.values())
+    changed = False
+    for name, held in texts.items():
+        if only_texts or held.lstrip()[:1] == "{":
+            held = held.lower() if held in ("True", "False") else held
+            try:
+                row[name] = msgspec.json.decode(held, type=msgspec.Raw)
+            except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
+                continue  # a text after all
+            changed = True
+    return msgspec.json.encode(row) if changed else None
 
 
 def part(value: object) -> dict[str, Any]:
