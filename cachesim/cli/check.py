@@ -215,7 +215,7 @@ def _remarks(found: LogCheck) -> Iterator[str]:
         if facts[name]:
             yield f"{facts[name]:,} {text}"
     for reason, count in facts["left_out"].items():
-        yield f"{count:,} no request to a provider ({reason}), left out"
+        yield f"{count:,} rows that are no request to a provider ({reason}), left out"
     yield from (f"{clean(f['name'])}: written newest first" for f in facts["files"] if f["reversed"])
     for gap in found.gaps[:1]:
         length = _duration(gap["gap_us"])
