@@ -80,7 +80,7 @@ def is_continued(of_run: Iterable[Assumption]) -> bool:
 
 
 def problems(trace: PreparedTrace) -> dict[str, Any]:
-    """What was wrong with the input, as counts; `bad_line_reasons` by reason."""
+    """What was wrong with the input, as counts; `bad_line_reasons`, and `left_out` (no requests), by reason."""
     facts = trace.facts
     return {
         "bad_lines": sum(facts["bad"].values()),
@@ -91,6 +91,7 @@ def problems(trace: PreparedTrace) -> dict[str, Any]:
         "unmatched_answers": facts["unmatched_answers"],
         "without_principal": facts["unscoped"],
         "filtered_by_time": facts["filtered"],
+        "left_out": facts.get("left_out", {}),  # absent from traces that an older version prepared
     }
 
 

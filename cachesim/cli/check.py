@@ -214,6 +214,8 @@ def _remarks(found: LogCheck) -> Iterator[str]:
     for name, text in counts.items():
         if facts[name]:
             yield f"{facts[name]:,} {text}"
+    for reason, count in facts["left_out"].items():
+        yield f"{count:,} no request to a provider ({reason}), left out"
     yield from (f"{clean(f['name'])}: written newest first" for f in facts["files"] if f["reversed"])
     for gap in found.gaps[:1]:
         length = _duration(gap["gap_us"])

@@ -209,8 +209,9 @@ def _not_text(head: bytes) -> tuple[str, str] | None:
     for magic, kind in _NOT_TEXT.items():
         if head.startswith(magic):
             return "binary", f"{kind}, {advice}, plain or compressed with gzip or zstd; convert the file"
-    if head.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in (head[:1], head[1:2]):
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")) or (b"\0" in head[:2] and any(head[:4])):
         return "utf16", f"text in UTF-16 or UTF-32, {advice}; convert the file, for example with iconv"
-    if b"\0" in head:
+    if b"\0" in head and not head.lstrip().startswith((b"{", b"[")):
         return "binary", f"binary data, {advice}; check that this is the log"
+    # JSON with a NUL in it: a crash leaves blocks of zeros in a file, which cost the lines they are in.
     return None

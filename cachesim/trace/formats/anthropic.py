@@ -119,7 +119,8 @@ def _parsed(text: str) -> dict[str, Any] | None:
 
 def _detect(row: Row) -> bool:
     request = row.get("request")
-    return isinstance(request, dict) and "body" in request
+    is_portkey = "ai_model" in row or "ai_org" in row  # its older exports have such requests too
+    return isinstance(request, dict) and "body" in request and not is_portkey
 
 
 FORMAT: Final = Format(
