@@ -35,17 +35,17 @@ Episodes = Annotated[bool, typer.Option("--episodes", help="Every entry's life, 
 Dead = Annotated[bool, typer.Option("--dead", help="Entries that were written and never read, the dearest first.")]
 By = Annotated[
     list[str] | None,
-    typer.Option("--by", metavar="NAME,…", help="model, principal, ttl_tier, together. [default: model]"),
+    typer.Option("--by", metavar="NAME,…", help="model, principal, ttl_tier, in any combination (default: model)."),
 ]
 Top = Annotated[int, typer.Option("--top", min=1, metavar="N", help="Only the first N rows (tables).")]
 
 
 @app.command(
     epilog=examples(
-        "cachesim index                                       # entries and dead writes per model",
-        "cachesim index --at 2026-03-01T12:00 --principal acme  # what acme had in the cache then",
-        "cachesim index --episodes --format csv -o lives.csv  # every entry's life",
-        "cachesim index --dead                                # what was written and never read",
+        "cachesim index --by model,ttl_tier                  # how many entries live, and dead writes",
+        "cachesim index --at 2026-03-01T12:00 --model qwen   # what is cached of a model at noon",
+        "cachesim index --episodes --format csv -o lives.csv # every entry's life",
+        "cachesim index --dead --principal acme              # what acme wrote and nobody read",
     )
 )
 def index(
@@ -88,25 +88,28 @@ def index(
         span = _replay(con, info, variant, at_us, quiet=quiet)
         where = condition(principal or (), model or ())
         lead = {"run": info.digest, "policy": variant.policy, "tariff": variant.tariff}
-        if at_us is not None or episodes or dead:
-            name = "at" if at_us is not None else "dead" if dead else "episodes"
-            answer = _list(con, lead, name, where, info.trace_no, at_us)
-        else:
+        name = "at" if at_us is not None else "episodes" if episodes else "dead" if dead else None
+        if name is None:
             answer = _summary(con, lead, groups, where, span)
+        else:
+            answer = _list(con, lead, name, where, info.trace_no, at_us)
     if form is Format.TABLE:
         with screen(output) as out:
             _screen(out, answer, top, info, explain=explain)
     else:
         more = {} if at_us is None else {"at": instant_text(at_us)}
-        runs = [info.entry()]
-        made = Report("index", answer.columns, answer.rows, answer.by, runs, info.assumptions, info.problems, more)
-        emit(made, form, output)
+        head = ([info.entry()], info.assumptions, info.problems, more)
+        emit(Report("index", answer.columns, answer.rows, answer.by, *head), form, output)
 
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """Rows with all their columns, and what a table shows: words above it, its columns, and a row of totals."""
+    """Rows with all their columns, and what a table shows: words above it, its columns, a row of totals.
 
+    lead: the leading columns, which all rows share.
+    """
+
+    lead: Row
     columns: Sequence[str]
     rows: Sequence[Row]
     words: Sequence[str]
@@ -149,7 +152,7 @@ def _list(
     else:
         (log,) = con.execute("SELECT min(at_us), max(at_us) FROM requests WHERE trace_no = ?", [trace_no]).fetchall()
         words = at_text(rows, at_us, log)
-    return _Answer(ENTRY_COLUMNS, rows, [words, *_inherited(con, where)], listing.table)
+    return _Answer(lead, ENTRY_COLUMNS, rows, [words, *_inherited(con, where)], listing.table)
 
 
 def _summary(
@@ -160,7 +163,7 @@ def _summary(
     rows = summary_rows(con, lead, by, where, *span)
     (total,) = summary_rows(con, lead, [], where, *span)
     words = [summary_text(total, *span), dead_text(total), *_inherited(con, where)]
-    return _Answer([*lead, *by, *FIGURES], rows, words, [*by, *TABLE], by, total)
+    return _Answer(lead, [*lead, *by, *FIGURES], rows, words, [*by, *TABLE], by, total)
 
 
 def _inherited(con: duckdb.DuckDBPyConnection, where: str) -> list[str]:
@@ -179,15 +182,14 @@ def _screen(out: Console, answer: _Answer, top: int, info: Run, *, explain: bool
     say(out, answer.words[0], "bold")
     for words in answer.words[1:]:
         say(out, words)
-    if estimated and answer.rows:
-        say(out, "tokens estimated", "dim")
+    variant = f"{answer.lead['policy']} · tariff {answer.lead['tariff']}"
+    say(out, f"\n{variant}{' · tokens estimated' if estimated else ''}", "bold")
     shown = [{**row, "prefix": row["prefix"][:SHORT_PREFIX]} if "prefix" in row else row for row in answer.rows[:top]]
     if not shown:
         return
     columns = table_columns(answer.table, shown, machine=True)
     total = {**answer.total, **dict.fromkeys(answer.by)} if answer.total else None
     grid, dropped = table(columns, shown, out.width, keep=answer.by or KEPT, total=total)
-    out.print()
     out.print(grid)
     if len(answer.rows) > top:
         say(out, f"{len(answer.rows) - top:,} more: --top N shows more, --format csv everything.", "dim")

@@ -117,6 +117,17 @@ def test_daily_logs_of_the_demo_are_one_run(cli: Cli, tmp_path: Path) -> None:
     assert sorted(line.split(",")[kept] for line in continued) == sorted(line.split(",")[kept] for line in index)
 
 
+@pytest.mark.parametrize("time", ["2026-03-02T09:30:00.5Z", "2026-03-02T21:00:00.5Z"])
+def test_what_is_live_at_a_time_is_what_the_log_up_to_then_leaves(cli: Cli, time: str) -> None:
+    demo = Path(__file__).parents[2] / "fixtures" / "demo.jsonl.gz"
+    cli("replay", demo, "--quiet")
+    cli("replay", demo, "--quiet", "--until", time, "--db", "until.duckdb")
+    then = cli("index", "--at", time, "--format", "json").rows()
+    cut = cli("index", "--at", time, "--db", "until.duckdb", "--format", "json").rows()
+    assert then
+    assert [row | {"run": ""} for row in then] == [row | {"run": ""} for row in cut]
+
+
 def test_logs_that_overlap_say_so(cli: Cli, options: tuple[str, ...], tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(lines([record("01T10:00:00", "s"), record("01T12:00:00", "s")]))
     (tmp_path / "b.jsonl").write_bytes(lines([record("01T11:00:00", "s"), record("01T12:00:00", "s")]))
