@@ -198,7 +198,7 @@ class Run:
         filters = Filters(bounds=bounds)
         lead = lead_columns(shown_variants(self._con, self.run_no, filters))
         names = [*lead, *groups, *(column.name for column in COLUMNS)]
-        return polars_frame(names, report_rows(self._con, self.run_no, groups, filters), numeric=True)
+        return polars_frame(names, report_rows(self._con, self.run_no, groups, filters), rounded=False)
 
     def requests(self, *, bounds: bool = False) -> pl.DataFrame:
         """One row per request and policy × tariff, in order of arrival, as `cachesim report --by request` has them.
@@ -351,7 +351,7 @@ class Sweep:
         from cachesim.report.sweeps import sweep_columns, sweep_rows
 
         groups = _groups(by)
-        return polars_frame(sweep_columns(groups), sweep_rows(self._con, self._run_no, groups), numeric=True)
+        return polars_frame(sweep_columns(groups), sweep_rows(self._con, self._run_no, groups), rounded=False)
 
 
 def _groups(by: Sequence[str]) -> list[str]:

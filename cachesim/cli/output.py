@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Final
 import typer
 
 from cachesim.errors import InputError, UsageError
-from cachesim.report.formats import Format, Report, write
+from cachesim.report.formats import Format, Report, clean, write
 from cachesim.store.db import is_database
 
 if TYPE_CHECKING:
@@ -59,6 +59,11 @@ def emit(report: Report, form: Format, output: Path | None) -> None:
     if output is None:
         if form is Format.PARQUET and sys.stdout.isatty():
             raise UsageError("--format parquet: binary, not for a terminal; add --output FILE")
+        if form is Format.CSV and sys.stdout.isatty():  # a file holds names as they are, a terminal would obey them
+            text = io.BytesIO()
+            write(report, form, text)
+            sys.stdout.write("\n".join(map(clean, text.getvalue().decode().split("\n"))))
+            return
         sys.stdout.flush()
         write(report, form, sys.stdout.buffer)
         sys.stdout.buffer.flush()

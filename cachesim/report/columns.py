@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
+from cachesim.report.lists import LISTED
+
 Kind = Literal["text", "count", "tokens", "rate", "points", "mean", "money", "time", "flag"]
 """points: the difference of two rates."""
 Shown = Literal["always", "if_any", "machine"]
@@ -415,13 +417,12 @@ COMPARED: Final = (
 
 BY_NAME: Final[dict[str, Column]] = {column.name: column for column in (*_ALL, IDEAL, *VERSUS, *LOSSES, *COMPARED)}
 
-_LEAD_KINDS: Final[dict[str, Kind]] = {"variant": "count", "floor": "tokens", "walk_back": "count"}
+_OTHER_KINDS: Final[dict[str, Kind]] = {
+    **{name: kind for name, kind, _ in (*REQUEST_COLUMNS, *LISTED)},
+    "variant": "count", "floor": "tokens", "walk_back": "count",
+}  # fmt: skip
 
 
 def kind_of(name: str) -> Kind:
     """The kind of a column of any report; group columns are text."""
-    if name in BY_NAME:
-        return BY_NAME[name].kind
-    if name in _LEAD_KINDS:
-        return _LEAD_KINDS[name]
-    return next((kind for request_name, kind, _ in REQUEST_COLUMNS if request_name == name), "text")
+    return BY_NAME[name].kind if name in BY_NAME else _OTHER_KINDS.get(name, "text")
