@@ -227,7 +227,7 @@ class Run:
         """
         import polars as pl
 
-        from cachesim.report.columns import REQUEST_COLUMNS
+        from cachesim.report.lists import REQUEST_COLUMNS
         from cachesim.report.query import lead_columns, literal, quote, shown_variants
 
         variants = shown_variants(self._con, self.run_no, Filters(bounds=bounds))

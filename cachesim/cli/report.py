@@ -160,7 +160,8 @@ def make_report(
     con: duckdb.DuckDBPyConnection, run_no: int, by: list[str], filters: Filters, command: str = "report"
 ) -> tuple[Report, list[Row] | None]:
     """The report, and for grouped ones the rows of its totals; a sweep has none, and a block per policy and tariff."""
-    from cachesim.report.columns import COLUMNS, REQUEST_COLUMNS, SWEEP_COLUMNS
+    from cachesim.report.columns import COLUMNS, SWEEP_COLUMNS
+    from cachesim.report.lists import REQUEST_COLUMNS
     from cachesim.report.query import is_sweep, lead_columns, report_rows, request_rows, shown_variants
     from cachesim.report.render import lead_key
     from cachesim.report.runs import show_run
@@ -241,7 +242,7 @@ def _print(
     with screen(output) as out:
         dropped = print_report(out, made.by, rows, totals, made.columns, estimated=estimated)
         if explain:
-            explain_columns(out, [name for name in made.columns if name not in ("run",)])
+            explain_columns(out, [n for n in made.columns if n != "run"], of_a_request=made.by == ["request"])
     if not quiet:
         note_dropped(words, dropped)
         if hidden:

@@ -28,7 +28,7 @@ app = typer.Typer(
     ),
 )
 SHORT: Final = 12
-_COLUMNS: Final = ("run", "cachesim_version", "trace", "requests", "made_by", "inputs", "policies", "tariffs")
+COLUMNS: Final = ("run", "cachesim_version", "trace", "requests", "made_by", "inputs", "policies", "tariffs")
 
 
 @app.callback()
@@ -45,7 +45,7 @@ def _list(db: str, form: Format, output: Path | None) -> None:
     with open_database(db, read_only=True) as con:
         found = list_runs(con)
     if form is not Format.TABLE:
-        emit(Report("runs", _COLUMNS, [_row(run) for run in found], runs=[run.entry() for run in found]), form, output)
+        emit(Report("runs", COLUMNS, [_row(run) for run in found], runs=[run.entry() for run in found]), form, output)
         return
     if not found:
         print(f"{clean(db)} holds no run yet; make one with `cachesim replay LOG…`", file=sys.stderr)
@@ -119,7 +119,7 @@ def show(
             _print_run(found, out)
         return
     report = Report(
-        "runs show", _COLUMNS, [_row(found)], (), [found.entry(full=True)], found.assumptions, found.problems
+        "runs show", COLUMNS, [_row(found)], (), [found.entry(full=True)], found.assumptions, found.problems
     )
     emit(report, form, output)
 

@@ -8,7 +8,8 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Final
 
 from cachesim.errors import UsageError
-from cachesim.report.columns import CELLS, COLUMNS, REQUEST_COLUMNS, SWEEP_CELLS, SWEEP_COLUMNS
+from cachesim.report.columns import CELLS, COLUMNS, SWEEP_CELLS, SWEEP_COLUMNS
+from cachesim.report.lists import REQUEST_COLUMNS
 from cachesim.report.times import check_timezone
 
 if TYPE_CHECKING:
