@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import glob
 import io
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Final
 
@@ -76,12 +77,14 @@ def emit(report: Report, form: Format, output: Path | None) -> None:
 def whole_file(path: Path) -> Iterator[IO[bytes]]:
     """A binary file that replaces `path` only when everything is written.
 
-    Raises InputError for a place that cannot be written to, and for a database: a report must never replace one.
+    What writers that were killed left beside it is removed. Raises InputError for a place that cannot be written to,
+    and for a database: a report must never replace one.
     """
     if path.is_dir() or not path.name:
         raise InputError(f"{path}: a directory; name a file to write to")
     if is_database(path):
         raise InputError(f"{path}: a DuckDB database, which would be replaced; write to another file")
+    _remove_leftovers(path)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         file = part.open("wb")
@@ -93,3 +96,24 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Delete `path.PID.part` of processes that are gone: nobody else would, and nobody reads them."""
+    for part in path.parent.glob(f"{glob.escape(path.name)}.*.part"):
+        pid = part.name.removeprefix(f"{path.name}.").removesuffix(".part")
+        if pid.isascii() and pid.isdigit() and not _is_running(int(pid)):
+            with suppress(OSError):  # somebody else's file; it is in nobody's way
+                part.unlink()
+
+
+def _is_running(pid: int) -> bool:
+    if os.name != "posix":
+        return True  # asking would end the process there
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
