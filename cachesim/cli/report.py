@@ -126,9 +126,10 @@ def report(
 
     Only successful requests that the policy serves are in totals and rates; failed and rejected ones are counted apart.
     """
+    from cachesim.report.names import check_names
     from cachesim.report.query import Filters
     from cachesim.report.runs import find_run
-    from cachesim.report.times import parse_instant
+    from cachesim.report.times import check_order, parse_instant
     from cachesim.store.db import open_database
 
     flags = {
@@ -137,6 +138,7 @@ def report(
     }  # fmt: skip
     groups = list(dict.fromkeys([*split_commas(by), *(name for name, wanted in flags.items() if wanted)]))
     with open_database(db, read_only=True) as con:
+        run_no = find_run(con, run)
         filters = Filters(
             since_us=parse_instant(con, "--since", since, timezone) if since else None,
             until_us=parse_instant(con, "--until", until, timezone) if until else None,
@@ -147,7 +149,9 @@ def report(
             principals=tuple(principal or ()),
             bounds=bounds,
         )
-        made, totals = make_report(con, find_run(con, run), groups, filters)
+        check_order("--since, --until", filters.since_us, filters.until_us)
+        check_names(con, [run_no], filters)
+        made, totals = make_report(con, run_no, groups, filters)
         sorting = _sorting(sort, top, made.columns, default=top is not None)
         if form is Format.TABLE:
             _print(made, totals, sorting, output, explain=explain, quiet=quiet)
