@@ -15,7 +15,7 @@ from cachesim.config import Config, model_config
 from cachesim.core.model import BadLine
 from cachesim.core.policy import PRESETS, BodyRules, Policy
 from cachesim.counting.resolve import DEFAULT_TOKENIZER, tokenizer_version
-from cachesim.errors import NothingUsable
+from cachesim.errors import ConfigError, InputError, NothingUsable
 from cachesim.prepare.builder import TraceBuilder
 from cachesim.prepare.tokenizers import UNMAPPED, ModelTokenizer, Tokenizers
 from cachesim.store.db import transaction
@@ -71,8 +71,10 @@ def same_preparation(job: Preparation, digest: str) -> bool:
 def prepare(con: duckdb.DuckDBPyConnection, job: Preparation, progress: Progress | None = None) -> PreparedTrace:
     """The prepared trace of the job's logs, stored (or found) in the database.
 
-    Raises NothingUsable where no record is usable, or for any bad line under `strict`; then nothing is stored.
+    Raises NothingUsable where no record is usable, or for any bad line under `strict`, and ConfigError for a tokenizer
+    of a configuration that is not there; then nothing is stored.
     """
+    _check_tokenizers(job.config)
     stored = None if job.fresh else _find_prepared(con, job)
     if stored is not None:
         trace = load_trace(con, stored)
@@ -105,6 +107,16 @@ def no_collection() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
+
+
+def _check_tokenizers(config: Config) -> None:
+    """Before anything is read: a file that names a tokenizer in vain is wrong in a line of its own."""
+    for model in config.models.values():
+        if model.where and model.tokenizer not in (None, UNMAPPED):
+            try:
+                tokenizer_version(model.tokenizer)
+            except InputError as error:
+                raise ConfigError(f"{model.where}: {error}") from error
 
 
 def _tokenizer_of(config: Config, alias: str | None) -> ModelTokenizer:

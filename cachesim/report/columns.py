@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
+from cachesim.report.lists import LISTED, OF_A_REQUEST, REQUEST_COLUMNS
+
 Kind = Literal["text", "count", "tokens", "rate", "points", "mean", "money", "exact", "time", "flag"]
 """points: the difference of two rates; exact: a decimal of a ledger, shown with every digit."""
 Shown = Literal["always", "if_any", "machine"]
@@ -316,29 +318,6 @@ GROUP_TITLES: Final[dict[str, str]] = {
     "to": "outcome (reason) on side B",
 }
 
-REQUEST_COLUMNS: Final[tuple[tuple[str, Kind, str], ...]] = (
-    ("request", "text", "request"), ("at", "time", "at_us"), ("principal", "text", "principal"),
-    ("model", "text", "model"),
-    ("session", "text", "session"), ("log_format", "text", "log_format"), ("tier", "text", "tiers"),
-    ("outcome", "text", "outcome"), ("reason", "text", "reason"), ("succeeded", "flag", "succeeded"),
-    ("prompt_tokens", "tokens", "prompt_tokens"), ("prompt_estimated", "flag", "prompt_estimated"),
-    ("local_tokens", "tokens", "local_tokens"), ("read_tokens", "tokens", "read_tokens"),
-    ("creation_5m_tokens", "tokens", "creation_5m_tokens"), ("creation_1h_tokens", "tokens", "creation_1h_tokens"),
-    ("creation_24h_tokens", "tokens", "creation_24h_tokens"), ("uncached_tokens", "tokens", "uncached_tokens"),
-    ("completion_tokens", "tokens", "completion_tokens"), ("billed_read_tokens", "tokens", "billed_read_tokens"),
-    ("billed_creation_5m_tokens", "tokens", "billed_creation_5m_tokens"),
-    ("billed_creation_1h_tokens", "tokens", "billed_creation_1h_tokens"),
-    ("billed_creation_24h_tokens", "tokens", "billed_creation_24h_tokens"),
-    ("billed_uncached_tokens", "tokens", "billed_uncached_tokens"), ("bill_state", "text", "bill_state"),
-    ("committed", "flag", "committed"), ("list", "money", "list"), ("charged", "money", "charged"),
-    ("delta", "money", "delta"), ("rejected_list", "money", "rejected_list"),
-    ("recorded_cost", "money", "recorded_cost"), ("recorded_read_tokens", "tokens", "recorded_read_tokens"),
-    ("recorded_creation_5m_tokens", "tokens", "recorded_creation_5m_tokens"),
-    ("recorded_creation_1h_tokens", "tokens", "recorded_creation_1h_tokens"),
-    ("recorded_creation_24h_tokens", "tokens", "recorded_creation_24h_tokens"),
-)  # fmt: skip
-"""Columns of `--by request`: name, kind, SQL over v_requests."""
-
 IDEAL: Final = Column(
     name="ideal_rate",
     title="ideal hit rate",
@@ -486,13 +465,27 @@ BY_NAME: Final[dict[str, Column]] = {
     column.name: column for column in (*_ALL, IDEAL, *VERSUS, *LOSSES, *LIVES, *COMPARED, *TARIFFS)
 }
 
-_LEAD_KINDS: Final[dict[str, Kind]] = {"variant": "count", "floor": "tokens", "walk_back": "count"}
+_OTHER_KINDS: Final[dict[str, Kind]] = {
+    **{name: kind for name, kind, _ in (*REQUEST_COLUMNS, *LISTED)},
+    "variant": "count", "floor": "tokens", "walk_back": "count",
+}  # fmt: skip
 
 
 def kind_of(name: str) -> Kind:
     """The kind of a column of any report; group columns are text."""
-    if name in BY_NAME:
-        return BY_NAME[name].kind
-    if name in _LEAD_KINDS:
-        return _LEAD_KINDS[name]
-    return next((kind for request_name, kind, _ in REQUEST_COLUMNS if request_name == name), "text")
+    return BY_NAME[name].kind if name in BY_NAME else _OTHER_KINDS.get(name, "text")
+
+
+_DEFINITIONS: Final[dict[str, str]] = {
+    **OF_A_REQUEST,
+    **{name: text for name, _, text in LISTED},
+    **GROUP_TITLES,
+    **{name: column.definition for name, column in BY_NAME.items()},
+}
+
+
+def definition(name: str, *, of_a_request: bool = False) -> str:
+    """What a column says; "" for one that nobody defined. of_a_request: in a row of one request."""
+    if name.startswith("tag:"):
+        return "the tag's value"
+    return (OF_A_REQUEST.get(name) if of_a_request else None) or _DEFINITIONS.get(name, "")
