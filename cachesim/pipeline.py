@@ -18,18 +18,20 @@ from cachesim.core.model import BadLine
 from cachesim.core.policy import PRESETS, BodyRules, Policy
 from cachesim.counting.accelerator import Counting, CountsDiffer, accelerator, load_accelerated
 from cachesim.counting.resolve import DEFAULT_TOKENIZER, load_tokenizer, tokenizer_version
-from cachesim.errors import NothingUsable
+from cachesim.errors import ConfigError, InputError, NothingUsable
 from cachesim.parallel.gather import gather
 from cachesim.parallel.merge import Merger
 from cachesim.parallel.worker import Task
 from cachesim.prepare.builder import TraceBuilder
 from cachesim.prepare.tokenizers import UNMAPPED, ModelTokenizer, Tokenizers
+from cachesim.store.bad_lines import BadLines, TellOnce
 from cachesim.store.db import transaction
 from cachesim.store.trace_reader import find_trace, has_input_of_size, known_counts, load_trace
 from cachesim.store.traces import PreparedTrace, TraceInput, TraceWriter
 from cachesim.trace.detect import LogFile
+from cachesim.trace.facts import as_json
 from cachesim.trace.open import Source
-from cachesim.trace.ranges import Part, divide
+from cachesim.trace.ranges import Kind, Part, divide
 from cachesim.trace.reader import FileFacts, ReadFacts, ReadOptions, find_formats, read_files
 from cachesim.trace.stored import digest_file
 
@@ -42,7 +44,6 @@ PREPARED_AS: Final = 2
 WORTH_PROCESSES: Final = 64 << 20
 """Bytes of log from which on several reading processes pay for being started."""
 
-_BAD_LINE_BATCH: Final = 10_000
 _NONE: Final[Counter[str]] = Counter()
 
 Progress = Callable[[int], None]
@@ -87,14 +88,16 @@ def same_preparation(job: Preparation, digest: str) -> bool:
 def prepare(con: duckdb.DuckDBPyConnection, job: Preparation, progress: Progress | None = None) -> PreparedTrace:
     """The prepared trace of the job's logs, stored (or found) in the database.
 
-    Raises NothingUsable where no record is usable, or for any bad line under `strict`; then nothing is stored.
+    Raises NothingUsable where no record is usable, or for any bad line under `strict`, and ConfigError for a tokenizer
+    of a configuration that is not there; then nothing is stored.
     """
+    _check_tokenizers(job.config)
     stored = None if job.fresh else _find_prepared(con, job)
     if stored is not None:
         trace = load_trace(con, stored)
         _refuse_unusable(job, trace.request_count, Counter(trace.facts["bad"]))
         return trace
-    bad_lines = _TellOnce(job.on_bad_line)
+    bad_lines = TellOnce(job.on_bad_line)
     job = replace(job, on_bad_line=bad_lines)
     try:
         return _prepare(con, job, progress)
@@ -104,25 +107,6 @@ def prepare(con: duckdb.DuckDBPyConnection, job: Preparation, progress: Progress
         _remark(job, f"{difference}; done now, from the start")
         bad_lines.again()
         return _prepare(con, replace(job, accelerate=False), progress)
-
-
-class _TellOnce:
-    """Tells bad lines, which a log that is read again has once more in the same order, only the first time."""
-
-    def __init__(self, tell: Callable[[BadLine], None] | None) -> None:
-        self._tell = tell
-        self._told = self._met = 0
-
-    def __call__(self, line: BadLine) -> None:
-        self._met += 1
-        if self._met > self._told:
-            self._told = self._met
-            if self._tell is not None:
-                self._tell(line)
-
-    def again(self) -> None:
-        """The log is read from the start."""
-        self._met = 0
 
 
 def _prepare(con: duckdb.DuckDBPyConnection, job: Preparation, progress: Progress | None) -> PreparedTrace:
@@ -178,6 +162,16 @@ def _worth_processes(job: Preparation) -> int:
     return WORTH_PROCESSES if job.jobs is None else 0
 
 
+def _check_tokenizers(config: Config) -> None:
+    """Before anything is read: a file that names a tokenizer in vain is wrong in a line of its own."""
+    for model in config.models.values():
+        if model.where and model.tokenizer not in (None, UNMAPPED):
+            try:
+                tokenizer_version(model.tokenizer)
+            except InputError as error:
+                raise ConfigError(f"{model.where}: {error}") from error
+
+
 def _tokenizer_of(config: Config, alias: str | None) -> ModelTokenizer:
     found = model_config(config, alias or "")
     return ModelTokenizer(found.tokenizer or DEFAULT_TOKENIZER, found.tokenizer_version)
@@ -216,7 +210,7 @@ def _read(
 ) -> PreparedTrace:
     writer = TraceWriter(con)
     facts = ReadFacts()
-    bad = _BadLines(writer, job.on_bad_line)
+    bad = BadLines(writer, job.on_bad_line)
     files = find_formats(job.sources, job.options, progress)
     shares = [] if job.options.start_us is not None else divide(files, job.jobs or cores(), _worth_processes(job))
     prepared: TraceBuilder | Merger
@@ -238,34 +232,12 @@ def _read(
         tokenizers,
         list(_inputs(job.sources, facts)),
         {
-            **_facts(facts, reasons),
+            **as_json(facts, reasons),
             "accelerator": accelerator() if job.accelerate and tokenizers.used else None,
             "recorded_writes_assumed_5m": prepared.assumed_5m,
             "reading": _reading(job),
         },
     )
-
-
-class _BadLines:
-    """Stores bad lines in batches, and counts why."""
-
-    def __init__(self, writer: TraceWriter, told: Callable[[BadLine], None] | None) -> None:
-        self.reasons: Counter[str] = Counter()
-        self._writer = writer
-        self._told = told
-        self._lines: list[BadLine] = []
-
-    def add(self, line: BadLine) -> None:
-        self.reasons[line.reason] += 1
-        if self._told is not None:
-            self._told(line)
-        self._lines.append(line)
-        if len(self._lines) >= _BAD_LINE_BATCH:
-            self.flush()
-
-    def flush(self) -> None:
-        self._writer.bad_lines(self._lines)
-        self._lines.clear()
 
 
 def _built(
@@ -274,7 +246,7 @@ def _built(
     writer: TraceWriter,
     facts: ReadFacts,
     files: Sequence[LogFile],
-    bad: _BadLines,
+    bad: BadLines,
     progress: Progress | None,
 ) -> TraceBuilder:
     """The log prepared by this process."""
@@ -297,12 +269,12 @@ def _gathered(
     facts: ReadFacts,
     files: Sequence[LogFile],
     shares: Sequence[Sequence[Part]],
-    bad: _BadLines,
+    bad: BadLines,
     progress: Progress | None,
 ) -> Merger:
     """The log prepared by several processes."""
-    formats = [None if file.format is None else file.format.name for file in files]
-    facts.files[:] = [FileFacts(source.name, name) for source, name in zip(job.sources, formats, strict=True)]
+    kinds = [Kind(file.container, None if file.format is None else file.format.name) for file in files]
+    facts.files[:] = [FileFacts(s.name, kind.log_format) for s, kind in zip(job.sources, kinds, strict=True)]
     merger = Merger(job.rules, tokenizers, writer.stage, job.sources, facts)
     choices = dict.fromkeys(_tokenizer_of(job.config, alias) for alias in ("", *job.config.models))
     known = {
@@ -310,7 +282,7 @@ def _gathered(
         for choice in choices
         if choice.source != UNMAPPED
     }
-    task = Task([], job.sources, formats, job.options, job.rules, partial(_tokenizer_of, job.config), known)
+    task = Task([], job.sources, kinds, job.options, job.rules, partial(_tokenizer_of, job.config), known)
     for line in gather(shares, task, job.sources, merger, progress):
         bad.add(line)
     return merger
@@ -357,39 +329,3 @@ def _inputs(sources: Sequence[Source], facts: ReadFacts) -> Iterator[TraceInput]
     for source, file in zip(sources, facts.files, strict=True):
         size = source.size if source.size is not None else 0
         yield TraceInput(source.name, size, source.sha256 or "", file.log_format, file.records, file.bad_lines)
-
-
-def _facts(facts: ReadFacts, reasons: Counter[str]) -> dict[str, Any]:
-    """What was counted and assumed while reading, as JSON."""
-    files = [
-        {
-            "name": f.name,
-            "log_format": f.log_format,
-            "records": f.records,
-            "bad_lines": f.bad_lines,
-            "first_at_us": f.first_at_us,
-            "last_at_us": f.last_at_us,
-            "unordered": f.out_of_order,
-            "reversed": f.is_reversed,
-            "answers": f.answers,
-            "answered": f.answered,
-        }
-        for f in facts.files
-    ]
-    totals = {
-        "filtered": sum(f.filtered for f in facts.files),
-        "unordered": sum(f.out_of_order for f in facts.files),
-        "without_duration": sum(f.without_duration for f in facts.files),
-        "default_principal": sum(f.default_principal for f in facts.files),
-        "unscoped": sum(f.unscoped for f in facts.files),
-        "synthetic_times": sum(f.synthetic_times for f in facts.files),
-        "unmatched_answers": facts.unmatched_answers,
-        "usage_reported": facts.usage_reported,
-    }
-    return {
-        "files": files,
-        "bad": dict(reasons),
-        "left_out": dict(facts.left_out),
-        "principal": facts.default_principal,
-        **totals,
-    }

@@ -6,7 +6,7 @@ import gc
 import os
 import signal
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final, NoReturn
@@ -30,8 +30,8 @@ from cachesim.parallel.messages import (
 from cachesim.prepare.builder import TraceBuilder
 from cachesim.prepare.chains import Slots
 from cachesim.prepare.tokenizers import UNMAPPED, Mapped, ModelTokenizer
-from cachesim.trace.open import Line, Progress, Source
-from cachesim.trace.ranges import Part, log_file
+from cachesim.trace.open import Source
+from cachesim.trace.ranges import Kind, Part, log_file
 from cachesim.trace.reader import ReadFacts, ReadOptions, read_files
 
 if TYPE_CHECKING:
@@ -47,14 +47,14 @@ Choose = Callable[[str | None], ModelTokenizer]
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What a process has to read. sources: all files of the log; formats: theirs, by name.
+    """What a process has to read. sources: all files of the log; kinds: what they are.
 
     choose: the tokenizer of a model alias; known: digests of the texts whose counts need no text, per tokenizer.
     """
 
     parts: Sequence[Part]
     sources: Sequence[Source]
-    formats: Sequence[str | None]
+    kinds: Sequence[Kind]
     options: ReadOptions
     rules: Sequence[BodyRules]
     choose: Choose
@@ -104,11 +104,12 @@ class _Reader:
 
     def _read(self, part: Part) -> None:
         self._file_no = part.file_no
-        file = log_file(self._task.sources[part.file_no], part, self._task.formats[part.file_no])
-        facts, lines = ReadFacts(), _Lines(file.source)
-        file.started = lines.read(lambda n: self._send(encode(ADVANCE, n)))
+        facts, task = ReadFacts(), self._task
+        file, lines = log_file(
+            task.sources[part.file_no], part, task.kinds[part.file_no], lambda n: self._send(encode(ADVANCE, n))
+        )
         known = self._builder.reader.parts.known_prefix
-        for item in read_files([file], self._task.options, None, facts, known, name_records=False):
+        for item in read_files([file], task.options, None, facts, known, name_records=False):
             if type(item) is BadLine:
                 self._bad.append(item)
                 if len(self._bad) >= _BAD_LINES:
@@ -158,20 +159,6 @@ class _Reader:
         )
         self._sent_nodes, self._sent_facts, self._sent_tokenizers = len(nodes), len(facts.all), len(used)
         self._requests, self._prompts, self._bad = [], [], []
-
-
-class _Lines:
-    """Counts the lines of a source on their way."""
-
-    def __init__(self, source: Source) -> None:
-        self.count = 0
-        self._source = source
-
-    def read(self, progress: Progress) -> Iterator[Line | BadLine]:
-        """The lines of the source."""
-        for item in self._source.lines(progress):
-            self.count += 1
-            yield item
 
 
 class _Tokenizer:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from cachesim.core.model import BadLine
+from cachesim.trace.containers import Container
 from cachesim.trace.detect import LogFile
 from cachesim.trace.formats import FORMATS
 from cachesim.trace.open import BOM, MAX_LINE_BYTES, Line, Progress, Source, not_text
@@ -82,8 +83,9 @@ def _line_end(source: Source, position: int, size: int) -> int:
 
 def _is_plain(file: LogFile) -> bool:
     """Whether the file is lines of text as it stands."""
-    if file.format is None or file.format.kind != "lines" or file.source.path is None:
+    if file.container is not Container.LINES or file.format is None or file.format.kind != "lines":
         return False
+    assert file.source.path is not None
     try:
         with file.source.path.open("rb", buffering=0) as stream:
             head = stream.read(HEAD_BYTES)
@@ -92,12 +94,35 @@ def _is_plain(file: LogFile) -> bool:
     return not is_compressed(head) and not_text(head) is None
 
 
-def log_file(source: Source, part: Part, format_name: str | None) -> LogFile:
-    """The part of a file as something to read; `source` is the file."""
+class Kind(NamedTuple):
+    """What a file was found to be. log_format: by name."""
+
+    container: Container | None
+    log_format: str | None
+
+
+def log_file(source: Source, part: Part, kind: Kind, progress: Progress) -> tuple[LogFile, Counting]:
+    """The part of a file as something to read; `source` is the file. The counter tells how many lines were read."""
     if part.end is not None:
-        assert source.path is not None
         source = _Range(source, part.start, part.end)
-    return LogFile(source, None if format_name is None else FORMATS[format_name], False, None)
+    found = None if kind.log_format is None else FORMATS[kind.log_format]
+    file = LogFile(source, kind.container, found, False, None)
+    lines = Counting(source.lines(progress) if part.end is not None else file.items(progress))
+    file.started = iter(lines)
+    return file, lines
+
+
+class Counting:
+    """Counts items on their way."""
+
+    def __init__(self, items: Iterator[Line | BadLine]) -> None:
+        self.count = 0
+        self._items = items
+
+    def __iter__(self) -> Iterator[Line | BadLine]:
+        for item in self._items:
+            self.count += 1
+            yield item
 
 
 class _Range(Source):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -15,8 +15,11 @@ class _Response(msgspec.Struct):
     usage: Any = None
 
 
+Row = TypeVar("Row")
+
 _response: Final = msgspec.json.Decoder(_Response)
 _text: Final = msgspec.json.Decoder(str)
+_raw: Final = msgspec.json.Decoder(msgspec.Raw)
 _members: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _object: Final = msgspec.json.Decoder(dict[str, Any])
 _NUMBER: Final = re.compile(r"\d{1,13}(?:\.\d*)?", re.ASCII)
@@ -37,6 +40,21 @@ def nested(raw: msgspec.Raw) -> bytes | None:
         except msgspec.DecodeError:  # a text that begins with a quotation mark
             break
     return None if value in _ABSENT else value
+
+
+def is_json(value: bytes) -> bool:
+    """Whether a text that begins like an array or an object is one.
+
+    >>> is_json(b'[{"role": "user"}]'), is_json(b"[INST] Hello.")
+    (True, False)
+    """
+    if value[:1] not in (b"[", b"{"):
+        return False
+    try:
+        _raw.decode(value)
+    except (msgspec.DecodeError, RecursionError):
+        return False
+    return True
 
 
 def members(raw: msgspec.Raw, name: str) -> dict[str, msgspec.Raw]:
@@ -67,6 +85,51 @@ def usage_of(response: msgspec.Raw) -> Any:
         return None
 
 
+def row_decoder(type_: type[Row], *not_text: str) -> Callable[[bytes], Row]:
+    """Decodes a row of this type, whose members `not_text` may also be texts that hold their JSON, as in CSV.
+
+    What it returns raises DECODE_ERRORS.
+    """
+    decode = msgspec.json.Decoder(type_).decode
+
+    def decode_either(line: bytes) -> Row:
+        try:
+            return decode(line)
+        except msgspec.ValidationError:
+            changed = _from_text(line, not_text)
+            if changed is None:
+                raise
+            return decode(changed)
+
+    return decode_either
+
+
+def _from_text(line: bytes, names: tuple[str, ...]) -> bytes | None:
+    """The row with those of its named members that are the text of an object as just that; None where none is.
+
+    In a row of nothing but texts, as CSV has it, numbers and booleans count too.
+
+    >>> _from_text(b'{"status": "200", "at": "2026-01-01", "id": "7"}', ("status", "at"))
+    b'{"status":200,"at":"2026-01-01","id":"7"}'
+    """
+    try:
+        row = _members.decode(line)
+    except RecursionError:
+        return None
+    texts = {name: _text.decode(value) for name, value in row.items() if name in names and bytes(value)[:1] == b'"'}
+    only_texts = all(bytes(value)[:1] == b'"' for value in row.values())
+    changed = False
+    for name, held in texts.items():
+        if only_texts or held.lstrip()[:1] == "{":
+            held = held.lower() if held in ("True", "False") else held
+            try:
+                row[name] = msgspec.json.decode(held, type=msgspec.Raw)
+            except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
+                continue  # a text after all
+            changed = True
+    return msgspec.json.encode(row) if changed else None
+
+
 def part(value: object) -> dict[str, Any]:
     """A member that should be an object: itself, or an empty one."""
     return value if isinstance(value, dict) else {}
@@ -80,8 +143,11 @@ def text(value: object) -> str | None:
 
 
 def tags_of(values: Mapping[str, Any], *own: str) -> dict[str, str]:
-    """The texts and numbers among values that users attached to a request, without the gateway's `own` prefixes."""
-    named = {name: text(value) for name, value in values.items() if not name.lower().startswith(own)}
+    """The texts and numbers among values that users attached to a request, without the gateway's `own` prefixes.
+
+    Keys are digested, as in `principal_name`.
+    """
+    named = {name: principal_name(value) for name, value in values.items() if not name.lower().startswith(own)}
     return {name: value for name, value in named.items() if value is not None}
 
 

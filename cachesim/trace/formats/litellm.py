@@ -25,6 +25,7 @@ from cachesim.trace.formats.fields import (
     fields,
     first,
     hashed_key,
+    is_json,
     loose_time,
     members,
     nested,
@@ -35,8 +36,8 @@ from cachesim.trace.formats.parts import (
     COMPLETIONS_PATH,
     EMBEDDINGS_PATH,
     RESPONSES_PATH,
-    put_together,
     quoted,
+    rebuilt,
 )
 from cachesim.trace.usage import reported
 
@@ -115,13 +116,12 @@ def _body(row: _Line) -> bytes:
     if messages is None:
         raise BadRecord("missing_body", "the record has no messages")
     refuse_altered(messages)
-    _, name = api_of(row.call_type)
-    if messages[:1] not in b"[{":
+    path, name = api_of(row.call_type)
+    if not is_json(messages):
         messages = bytes(row.messages)  # a prompt in plain text stays the string it is
     own = {"model": quoted(row.model_group or row.model), name: messages}
-    return put_together(
-        own | {k: v for k, v in members(row.model_parameters, "model_parameters").items() if k not in own}
-    )
+    given = members(row.model_parameters, "model_parameters")
+    return rebuilt(own | {name: value for name, value in given.items() if name not in own}, path)[0]
 
 
 def _usage(row: _Line, metadata: Mapping[str, Any]) -> Usage | None:

@@ -77,7 +77,7 @@ def _body(log: _Log, model: str | None) -> dict[str, bytes | msgspec.Raw]:
     For a model without function calling, OpenHands writes the tools into the prompt; the messages as they were before
     are `raw_messages`. The tools beside them were then sent only if they are among the arguments too.
     """
-    body: dict[str, bytes | msgspec.Raw] = {"model": quoted(model)}
+    body: dict[str, bytes | msgspec.Raw] = {"model": log.kwargs.get("model") or quoted(model)}
     body |= {name: value for name, value in log.kwargs.items() if name not in _SENT_APART}
     in_prompt = nested(log.raw_messages) is not None or nested(log.fncall_messages) is not None
     tools = nested(log.tools)

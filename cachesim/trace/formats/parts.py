@@ -42,15 +42,15 @@ def put_together(parts: Mapping[str, bytes | msgspec.Raw]) -> bytes:
     return b"{" + b",".join(quoted(name) + b":" + bytes(value) for name, value in parts.items()) + b"}"
 
 
-def rebuilt(parts: Mapping[str, bytes | msgspec.Raw]) -> tuple[bytes, str]:
-    """The body of these members and the path of the API it is written for.
+def rebuilt(parts: Mapping[str, bytes | msgspec.Raw], path: str | None = None) -> tuple[bytes, str]:
+    """The body of these members and the path of the API it is written for: the one given, else by its shape.
 
-    The Messages API refuses a body without `max_tokens`; where the log leaves it out, it becomes 1: it is part of no
-    prefix.
+    The Messages API refuses a body whose `max_tokens` is no number; where the log leaves it out or holds it as text, it
+    becomes 1: it is part of no prefix.
     """
-    path = path_of(parts)
-    if path == MESSAGES_PATH:
-        parts = {"max_tokens": b"1"} | dict(parts)
+    path = path or path_of(parts)
+    if path == MESSAGES_PATH and bytes(parts.get("max_tokens", b""))[:1] in b'"':
+        parts = dict(parts) | {"max_tokens": b"1"}
     return put_together(parts), path
 
 
