@@ -130,9 +130,10 @@ class TokenCounter:
 
     def new_counts(self) -> Iterator[tuple[bytes, int]]:
         """(digest, tokens) of each text `known` did not have, in order of digests; call after `finish()`."""
-        for digest, slot in sorted(self._slots.items()):
-            if self._learned[slot] and self.counts[slot] != PENDING:
-                yield digest, self.counts[slot]
+        learned, counts = self._learned, self.counts
+        found = [(digest, slot) for digest, slot in self._slots.items() if learned[slot] and counts[slot] != PENDING]
+        for digest, slot in sorted(found):
+            yield digest, counts[slot]
 
     def __enter__(self) -> TokenCounter:
         return self

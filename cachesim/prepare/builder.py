@@ -123,7 +123,8 @@ class TraceBuilder:
         """The prompts under each rule set, the state of the body, the model alias and its tokenizer's number."""
         nothing = [NO_PROMPT] * len(self.reader.rules)
         if api == OTHER or record.body is None:
-            model = record.model if record.model is not None else _model_of(record.body)
+            body = None if record.body is None else self.reader.parts.restored(record.body)
+            model = record.model if record.model is not None else _model_of(body)
             number = self.tokenizers.of(model).number if model else -1
             return nothing, "not_cacheable" if api == OTHER else "unparseable", model, number
         try:
@@ -132,8 +133,8 @@ class TraceBuilder:
             return nothing, "unparseable", record.model, -1
         model = record.model if record.model is not None else parts.rest.model
         mapped = self.tokenizers.of(model)
-        body = self.reader.read(parts, mapped.slots, mapped.number, messages_api=api == MESSAGES, query=query == 1)
-        prompts = [chain.prompt(auto) for chain, auto in zip(body.chains, body.automatic, strict=True)]
+        read = self.reader.read(parts, mapped.slots, mapped.number, messages_api=api == MESSAGES, query=query == 1)
+        prompts = [chain.prompt(auto) for chain, auto in zip(read.chains, read.automatic, strict=True)]
         return prompts, "ok", model, mapped.number
 
     def _uri(self, method: str, uri: str) -> tuple[str, int]:
