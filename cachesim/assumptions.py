@@ -122,11 +122,6 @@ def _markers(plan: RunPlan) -> Iterator[tuple[str, str]]:
 
 
 def _tokenizers(trace: PreparedTrace) -> Iterator[tuple[str, str]]:
-    if accelerator := trace.facts.get("accelerator"):
-        yield (
-            "accelerator",
-            f"tokens: counted with {accelerator} where it counts as tokenizers does, checked on a sample of the texts",
-        )
     for tokenizer in trace.tokenizers:
         version = tokenizer.version[:12]
         if tokenizer.exact:
@@ -140,6 +135,11 @@ def _tokenizers(trace: PreparedTrace) -> Iterator[tuple[str, str]]:
                 f"tokens: estimated with the embedded tokenizer (version {version}), the floor decided by the same "
                 "estimates; give the model's own with --tokenizer MODEL=SOURCE",
             )
+    if accelerator := trace.facts.get("accelerator"):
+        yield (
+            "accelerator",
+            f"tokens: counted with {accelerator} where it counts as tokenizers does, checked on a sample of the texts",
+        )
 
 
 def _clock(trace: PreparedTrace, options: ReadOptions) -> Iterator[tuple[str, str]]:
