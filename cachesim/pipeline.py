@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 PREPARED_AS: Final = 2
 """Changes when preparation gives other results, so that older prepared traces are not reused."""
 
-WORTH_PROCESSES: Final = 64 << 20
+WORTH_PROCESSES: Final = 128 << 20
 """Bytes of log from which on several reading processes pay for being started."""
 
 _NONE: Final[Counter[str]] = Counter()
