@@ -133,7 +133,7 @@ def _digest(job: Preparation, inputs: Sequence[str]) -> str:
     what = {
         "prepared_as": PREPARED_AS,
         "inputs": [[source.name, sha] for source, sha in zip(job.sources, inputs, strict=True)],
-        "options": {**asdict(job.options), "principals": sorted(job.options.principals.items())},
+        "options": {**_options(job), "principals": sorted(job.options.principals.items())},
         "tokenizers": [tokenizer_version(DEFAULT_TOKENIZER), sorted(versions.items())],
         "rules": [asdict(rules) for rules in job.rules],
     }
@@ -180,11 +180,17 @@ def _read(
     )
 
 
+def _options(job: Preparation) -> dict[str, Any]:
+    """The reading options; a mapping only if there is one, so that what was prepared before there were any is found."""
+    options = asdict(job.options)
+    return options if options["mapping"] is not None else {k: v for k, v in options.items() if k != "mapping"}
+
+
 def _reading(job: Preparation) -> dict[str, Any]:
     """How the logs were read, as JSON: with it they can be read again for other rules."""
     regular = [source.path if source.rereadable else None for source in job.sources]
     return {
-        "options": {**asdict(job.options), "principals": dict(job.options.principals)},
+        "options": {**_options(job), "principals": dict(job.options.principals)},
         "models": {pattern: [m.tokenizer, m.tokenizer_version] for pattern, m in job.config.models.items()},
         "paths": [None if path is None else str(path.absolute()) for path in regular],
     }

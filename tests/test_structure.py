@@ -27,7 +27,7 @@ ARROWS: dict[str, set[str]] = {
     "episodes": {"core", "index", "replay", "store"},
     "synth": set(),
     "assumed_prices": {"core"},
-    "config": {"assumed_prices", "core", "errors"},
+    "config": {"assumed_prices", "core", "errors", "trace"},
     "prepare": {"core", "counting"},
     "sweep": {"assumptions", "core", "errors", "run", "store", "stored_plan"},
     "replay": {"core", "index"},

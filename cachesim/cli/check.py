@@ -16,6 +16,7 @@ from cachesim.cli.inputs import (
     Files,
     Interval,
     LogFormat,
+    Mapping,
     Principal,
     Since,
     Start,
@@ -67,6 +68,7 @@ def check(
     until: Until = None,
     timezone: Zone = "UTC",
     log_format: LogFormat = None,
+    mapping: Mapping = None,
     start: Start = None,
     interval: Interval = None,
     bad_lines: BadLines = None,
@@ -101,6 +103,7 @@ def check(
         bad_lines_raw,
         strict,
         quiet,
+        mapping,
     )
     settings = replace(arguments.config(), models={"*": ModelConfig("unmapped")})
     seen = BadLineSample()

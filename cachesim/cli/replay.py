@@ -17,6 +17,7 @@ from cachesim.cli.inputs import (
     Files,
     Interval,
     LogFormat,
+    Mapping,
     Principal,
     Since,
     Start,
@@ -106,6 +107,7 @@ def replay(
     until: Until = None,
     timezone: Zone = "UTC",
     log_format: LogFormat = None,
+    mapping: Mapping = None,
     start: Start = None,
     interval: Interval = None,
     continue_run: Continue = None,
@@ -142,6 +144,7 @@ def replay(
         bad_lines_raw,
         strict,
         quiet,
+        mapping,
     )
     if output is not None and any(Path(file).exists() and output.exists() and output.samefile(file) for file in files):
         raise UsageError(f"--output {output}: one of the logs, which would be replaced; write to another file")
