@@ -216,10 +216,14 @@ class Run:
     def _inherit(self, run_no: int) -> None:
         """Start every lane from what the variant of the same policy left in the index of another run."""
         prefixes = self._inherited_prefixes(run_no)
-        versions = {t.version: number for number, t in enumerate(self.trace.tokenizers)}
+        # Factors of two models may be equal, and so their versions: a calibrated tokenizer is its model's alone.
+        versions = {
+            (t.version, t.calibration and t.calibration.model): number for number, t in enumerate(self.trace.tokenizers)
+        }
 
         def place_of(key: Key) -> tuple[int, int] | None:
-            prefix, tokenizer = prefixes.get(key.prefix_hash), versions.get(key.version)
+            prefix = prefixes.get(key.prefix_hash)
+            tokenizer = versions.get((key.version, key.model), versions.get((key.version, None)))
             if prefix is None or tokenizer is None:
                 return None
             return self._scopes.number(key.principal, key.model, tokenizer), prefix

@@ -16,6 +16,7 @@ from cachesim.config.rows import RawRow, base_row, cache_row
 from cachesim.config.rules import check_rule
 from cachesim.config.tables import read_table
 from cachesim.config.toml import TomlFile, did_you_mean, kind_of, read_toml
+from cachesim.core.calibration import LEAST_FACTOR, MOST_FACTOR, OFF, factor_text, parse_factor
 from cachesim.core.ledger import TariffSet
 from cachesim.core.policy import PRESETS
 from cachesim.errors import ConfigError, InputError, UsageError
@@ -25,7 +26,7 @@ DEFAULT_TARIFF_NAME: Final = "default"
 
 _TARIFF_SECTIONS: Final = ("cache_tariff", "base_tariff")
 _SECTIONS: Final = ("policy", "models", *_TARIFF_SECTIONS, "principals", "strict_principals")
-_MODEL_KEYS: Final = ("tokenizer", "tokenizer_version")
+_MODEL_KEYS: Final = ("tokenizer", "tokenizer_version", "calibration")
 _NAMED_TOKENIZERS: Final = ("default", "unmapped")
 _TOKENIZER_SCHEMES: Final = ("hub:", "package:")
 _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
@@ -36,10 +37,14 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
-    """How a model's tokens are counted; None: not configured. A path is relative to the working directory."""
+    """How a model's tokens are counted; None: not configured. A path is relative to the working directory.
+
+    calibration: factor of its estimates with four decimals ("1.0874"), or "off".
+    """
 
     tokenizer: str | None = None
     tokenizer_version: str | None = None
+    calibration: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,7 +258,26 @@ def _model(file: TomlFile, pattern: str, entry: object) -> ModelConfig:
             raise ConfigError(f"{place}: unknown key {key[:60]}, {did_you_mean(key, _MODEL_KEYS)}")
         if not isinstance(value, str) or not value:
             raise ConfigError(f"{place}: {key} is {kind_of(value)}, a string that is not empty was expected")
-    return ModelConfig(_from_here(file.name, entry.get("tokenizer")), entry.get("tokenizer_version"))
+    tokenizer = _from_here(file.name, entry.get("tokenizer"))
+    return ModelConfig(tokenizer, entry.get("tokenizer_version"), _calibration(file, pattern, entry))
+
+
+def _calibration(file: TomlFile, pattern: str, entry: Mapping[str, Any]) -> str | None:
+    text = entry.get("calibration")
+    if text is None or text == OFF:
+        return text
+    where = file.where("models", pattern, "calibration")
+    if entry.get("tokenizer", "default") != "default":
+        raise ConfigError(
+            f"{where}: calibration beside a tokenizer, whose counts are never scaled: remove one of the two"
+        )
+    factor_e4 = parse_factor(text)
+    if factor_e4 is None:
+        bounds = f"from {factor_text(LEAST_FACTOR)} to {factor_text(MOST_FACTOR)}"
+        raise ConfigError(
+            f'{where}: calibration is no factor {bounds} of at most four decimals, like "1.0874", nor "off"'
+        )
+    return factor_text(factor_e4)
 
 
 def _from_here(file: str, tokenizer: str | None) -> str | None:

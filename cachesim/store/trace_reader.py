@@ -7,6 +7,7 @@ from array import array
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from cachesim.core.calibration import OFF, Calibration, factor_text
 from cachesim.core.gates import Prompt
 from cachesim.core.ledger import TariffSet
 from cachesim.core.markers import MarkerFact
@@ -76,7 +77,9 @@ def load_trace(con: duckdb.DuckDBPyConnection, trace_no: int) -> PreparedTrace:
     ).fetchall()
     parents, prefixes, kinds, digests = zip(*nodes, strict=True) if nodes else ((), (), (), ())
     tokenizers = con.execute(
-        "SELECT source, version, exact FROM trace_tokenizers WHERE trace_no = ? ORDER BY tokenizer_no", [trace_no]
+        f"SELECT source, version, exact, counts_no, {', '.join(Calibration._fields)} FROM trace_tokenizers "
+        "WHERE trace_no = ? ORDER BY tokenizer_no",
+        [trace_no],
     ).fetchall()
     return PreparedTrace(
         trace_no=trace_no,
@@ -85,7 +88,7 @@ def load_trace(con: duckdb.DuckDBPyConnection, trace_no: int) -> PreparedTrace:
         facts=json.loads(row[2]),
         rules=[_body_rules(r) for r in json.loads(row[3])],
         markers=[MarkerFact(*fact) for fact in json.loads(row[4])],
-        tokenizers=[UsedTokenizer(*t) for t in tokenizers],
+        tokenizers=[_tokenizer(*t) for t in tokenizers],
         parents=array("i", parents),
         prefixes=array("i", prefixes),
         kinds=array("B", kinds),
@@ -94,13 +97,34 @@ def load_trace(con: duckdb.DuckDBPyConnection, trace_no: int) -> PreparedTrace:
     )
 
 
+def _tokenizer(source: str, version: str, exact: bool, counts_no: int | None, *calibration: Any) -> UsedTokenizer:
+    made = None if counts_no is None else Calibration(*calibration)
+    return UsedTokenizer(source, version, exact, counts_no, made)
+
+
 def _body_rules(rules: dict[str, Any]) -> BodyRules:
     return BodyRules(**{**rules, "telemetry_prefixes": tuple(rules["telemetry_prefixes"])})
 
 
+def calibrations(con: duckdb.DuckDBPyConnection, trace_no: int) -> dict[str, str]:
+    """How each model that was ever estimated is calibrated in a trace: the factor as text, or `off`.
+
+    What it inherited itself is passed on, for models that do not occur in its log.
+    """
+    row = con.execute("SELECT facts FROM traces WHERE trace_no = ?", [trace_no]).fetchone()
+    assert row is not None
+    found: dict[str, str] = dict(json.loads(row[0]).get("reading", {}).get("inherited", {}))
+    used = con.execute(
+        "SELECT DISTINCT r.model, t.factor_e4 FROM requests r JOIN trace_tokenizers t USING (trace_no, tokenizer_no) "
+        "WHERE trace_no = ? AND NOT t.exact AND r.model IS NOT NULL",
+        [trace_no],
+    ).fetchall()
+    return found | {model: OFF if factor_e4 is None else factor_text(factor_e4) for model, factor_e4 in used}
+
+
 def _cumulative(con: duckdb.DuckDBPyConnection, trace_no: int, tokenizer_no: int) -> array[int]:
     rows = con.execute(
-        "SELECT cumulative_tokens FROM node_tokens WHERE trace_no = ? AND tokenizer_no = ? ORDER BY node",
+        "SELECT cumulative_tokens FROM v_node_tokens WHERE trace_no = ? AND tokenizer_no = ? ORDER BY node",
         [trace_no, tokenizer_no],
     ).fetchall()
     return array("q", [tokens for (tokens,) in rows])

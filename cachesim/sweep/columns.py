@@ -177,7 +177,7 @@ def read_forest(con: duckdb.DuckDBPyConnection, trace_no: int, tokenizers: int) 
     cumulative = [
         _fetch(
             con,
-            "SELECT cumulative_tokens FROM node_tokens WHERE trace_no = ? AND tokenizer_no = ? ORDER BY node",
+            "SELECT cumulative_tokens FROM v_node_tokens WHERE trace_no = ? AND tokenizer_no = ? ORDER BY node",
             trace_no,
             number,
         )["cumulative_tokens"]
