@@ -16,7 +16,7 @@ from cachesim.core.ledger import TariffSet
 from cachesim.core.policy import TIERS, Policy
 from cachesim.core.pricing import billed_split
 from cachesim.index.memory import MemoryIndex
-from cachesim.replay import Classified, InFlight, Lane, PreparedRequest
+from cachesim.replay import Classified, InFlight, Lane
 from cachesim.store.db import insert_frame
 from cachesim.store.trace_reader import TraceRow, single_rows
 from cachesim.store.traces import PreparedTrace
@@ -133,14 +133,14 @@ class FollowedLane(Lane):
             return result
         if self._seen.matched is not None:
             self._unread.pop((request.scope, self._seen.matched), None)
-        if result.committed and self._is_billed(request, row.prompt_tokens, split):
+        if result.committed and self._is_billed(row, split):
             self._billed.add(request.seq)
         return result
 
-    def _is_billed(self, request: PreparedRequest, prompt_tokens: int | None, split: Classification) -> bool:
-        if not request.succeeded:
-            return False
-        billed = billed_split(prompt_tokens or 0, split.read, *split.creation, self.policy.billing_rule)
+    def _is_billed(self, row: TraceRow, split: Classification) -> bool:
+        if not row.request.succeeded or row.calibrated:
+            return row.request.succeeded
+        billed = billed_split(row.prompt_tokens or 0, split.read, *split.creation, self.policy.billing_rule)
         return billed.state in _SPLIT_BILLED
 
     def commit(self, done: InFlight) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from cachesim.core.calibration import OFF, Calibration, factor_text
@@ -23,10 +23,14 @@ _CHUNK: Final = 16384
 
 
 class TraceRow(NamedTuple):
-    """One request as stored: for the replay, and what its bill depends on besides the split."""
+    """One request as stored: for the replay, and what its bill depends on besides the split.
+
+    calibrated: its counts are scaled estimates, see `cachesim.core.pricing.fit_split`.
+    """
 
     request: PreparedRequest
     prompts: tuple[Prompt, ...]
+    calibrated: bool
     prompt_tokens: int | None
     purpose: str | None
     completion_window: str | None
@@ -150,6 +154,7 @@ def trace_rows(
     con: duckdb.DuckDBPyConnection, trace: PreparedTrace, rules_nos: Sequence[int], scopes: Scopes
 ) -> Iterator[list[TraceRow]]:
     """The requests of a trace in replay order, in batches; prompts[i] is under rule set rules_nos[i]."""
+    calibrated = {number for number, t in enumerate(trace.tokenizers) if t.calibration is not None}
     for start in range(0, trace.request_count, _CHUNK):
         window = [trace.trace_no, start, start + _CHUNK]
         requests = con.execute(
@@ -159,7 +164,9 @@ def trace_rows(
             window,
         ).fetchall()
         prompts = [_prompts(con, window, number) for number in rules_nos]
-        yield [_row(row, own, scopes) for row, own in zip(requests, zip(*prompts, strict=True), strict=True)]
+        yield [
+            _row(row, own, scopes, calibrated) for row, own in zip(requests, zip(*prompts, strict=True), strict=True)
+        ]
 
 
 def single_rows(
@@ -189,7 +196,7 @@ def _prompts(con: duckdb.DuckDBPyConnection, window: Sequence[int], rules_no: in
     return [Prompt(end, count, tuple(blocks), tuple(facts), *rest) for end, count, blocks, facts, *rest in rows]
 
 
-def _row(row: tuple[Any, ...], prompts: tuple[Prompt, ...], scopes: Scopes) -> TraceRow:
+def _row(row: tuple[Any, ...], prompts: tuple[Prompt, ...], scopes: Scopes, calibrated: Set[int]) -> TraceRow:
     seq, at_us, done_us, succeeded, status, principal, model, tokenizer, state, query, tokens, *billing = row
     scope = -1
     if principal is not None and model is not None and tokenizer is not None:
@@ -207,4 +214,4 @@ def _row(row: tuple[Any, ...], prompts: tuple[Prompt, ...], scopes: Scopes) -> T
         state,
         query,
     )
-    return TraceRow(request, prompts, tokens, *billing)
+    return TraceRow(request, prompts, tokenizer in calibrated, tokens, *billing)
