@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
+from cachesim.core.calibration import LEAST_FACTOR, LEAST_REQUESTS, MOST_FACTOR, OFF, Calibration, factor_text
 from cachesim.core.gates import STRATEGIES
 from cachesim.core.ledger import DEFAULT_CACHE_ROW
 from cachesim.run import RunPlan
@@ -16,6 +17,8 @@ from cachesim.trace.times import format_us
 
 SHORT_DIGEST: Final = 12
 """Digits of a run's digest that name it to people; its number would differ from database to database."""
+
+MODELS_NAMED: Final = 5
 
 Assumption = dict[str, str]
 """`code`: stable name; `text`: one sentence."""
@@ -37,6 +40,7 @@ def assumptions(
     found = [
         *_markers(plan),
         *_tokenizers(trace),
+        *_not_calibrated(trace),
         *_clock(trace, options),
         *_principals(trace),
         *_recorded(trace),
@@ -123,6 +127,9 @@ def _markers(plan: RunPlan) -> Iterator[tuple[str, str]]:
 
 def _tokenizers(trace: PreparedTrace) -> Iterator[tuple[str, str]]:
     for tokenizer in trace.tokenizers:
+        if tokenizer.calibration is not None:
+            yield "calibrated", _calibrated(tokenizer.calibration)
+            continue
         version = tokenizer.version[:12]
         if tokenizer.exact:
             yield (
@@ -135,6 +142,40 @@ def _tokenizers(trace: PreparedTrace) -> Iterator[tuple[str, str]]:
                 f"tokens: estimated with the embedded tokenizer (version {version}), the floor decided by the same "
                 "estimates; give the model's own with --tokenizer MODEL=SOURCE",
             )
+
+
+def _calibrated(made: Calibration) -> str:
+    """One model's factor, where it is from, and how far its estimates are off with it."""
+    sources = {
+        "fitted": f"fitted to {made.fitted_requests:,} requests that report theirs",
+        "configured": "as configured",
+        "inherited": "as in the run that is continued",
+    }
+    head = f"tokens of {made.model}: estimates × {factor_text(made.factor_e4)}, {sources[made.origin]}"
+    if made.residual_median is None or made.residual_p95 is None:
+        return f"{head}; nothing is reported to check it"
+    which = "others" if made.fitted_requests else "that report theirs"
+    return (
+        f"{head}; {made.checked_requests:,} {which} are off by {100 * made.residual_median:.1f} % (median), "
+        f"{100 * made.residual_p95:.1f} % (95th percentile)"
+    )
+
+
+def _not_calibrated(trace: PreparedTrace) -> Iterator[tuple[str, str]]:
+    """Estimated models that are not scaled, by reason."""
+    by_reason: dict[str, list[str]] = {}
+    for left in trace.facts.get("not_calibrated", ()):
+        why, model = left["why"], left["model"]
+        listed = model if why == OFF else f"{model} ({left['requests']:,})" if why == "few" else f"{model} ({why})"
+        by_reason.setdefault(why.partition(" ")[0], []).append(listed)
+    texts = {
+        OFF: "as asked",
+        "few": f"{LEAST_REQUESTS} requests with reported prompt tokens are needed",
+        "factor": f"beyond {factor_text(LEAST_FACTOR)} to {factor_text(MOST_FACTOR)}, so other things are counted too",
+    }
+    for why, models in by_reason.items():
+        rest = f" and {len(models) - MODELS_NAMED:,} more" if len(models) > MODELS_NAMED else ""
+        yield "not_calibrated", f"estimates not calibrated: {', '.join(models[:MODELS_NAMED])}{rest}; {texts[why]}"
 
 
 def _clock(trace: PreparedTrace, options: ReadOptions) -> Iterator[tuple[str, str]]:

@@ -17,6 +17,7 @@ from cachesim.cli.inputs import (
     Files,
     Interval,
     LogFormat,
+    NoCalibration,
     Principal,
     Since,
     Start,
@@ -102,6 +103,7 @@ def replay(
     markers: Markers = "as-captured",
     tariff: Tariffs = None,
     tokenizer: TokenizerOptions = None,
+    no_calibration: NoCalibration = False,
     principal: Principal = None,
     since: Since = None,
     until: Until = None,
@@ -143,6 +145,7 @@ def replay(
         bad_lines_raw,
         strict,
         quiet,
+        not no_calibration,
     )
     if output is not None and any(Path(file).exists() and output.exists() and output.samefile(file) for file in files):
         raise UsageError(f"--output {output}: one of the logs, which would be replaced; write to another file")
@@ -228,13 +231,16 @@ def _run(
     from cachesim.report.runs import find_run, show_run
     from cachesim.run import Run
     from cachesim.store.db import transaction
+    from cachesim.store.trace_reader import calibrations
     from cachesim.stored_plan import plan_options
 
     found = None if continue_run is None else show_run(con, find_run(con, continue_run))
     earlier = None if found is None else (found.run_no, found.digest)
     continues = None if found is None else found.digest
+    inherited = None if found is None else calibrations(con, found.trace_no)
     options = arguments.read_options(con, config)
-    trace = arguments.prepare(con, config, options, body_rule_sets(plan.policies), arguments.sources())
+    rules = body_rule_sets(plan.policies)
+    trace = arguments.prepare(con, config, options, rules, arguments.sources(), inherited=inherited)
     warnings = [*config.warnings, *(w for t in plan.tariffs if t is not config.tariff for w in t.warnings)]
     replaying = progress(trace.request_count, "replaying", arguments.quiet, unit="requests")
     with no_collection(), transaction(con), replaying as advance:

@@ -32,6 +32,9 @@ SIGNED: Final = frozenset(
         "per_mtok_share",
         "read_tokens_change",
         "creation_tokens_change",
+        "uncounted_tokens",
+        "uncounted_per_request",
+        "uncounted_per_message",
     }
 )
 """Differences: a plus sign shows that they are."""
@@ -100,7 +103,7 @@ def cell(name: str, value: Any, decimals: int = 2) -> str:
         case "rate":
             return percent(value, signed=name in SIGNED)
         case "mean":
-            return f"{value:,.1f}"
+            return f"{value:{'+' if name in SIGNED else ''},.1f}".replace("-", "−")
         case "points":
             return points(value)
         case "time":
