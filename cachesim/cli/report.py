@@ -153,7 +153,7 @@ def report(
             bounds=bounds,
         )
         if drift:
-            _drift(con, find_run(con, run), groups, filters, form, output)
+            _drift(con, find_run(con, run), groups, filters, form, output, explain=explain)
             return
         made, totals = make_report(con, find_run(con, run), groups, filters)
         sorting = _sorting(sort, top, made.columns, default=top is not None)
@@ -197,10 +197,17 @@ def make_report(
 
 
 def _drift(
-    con: duckdb.DuckDBPyConnection, run_no: int, groups: list[str], filters: Filters, form: Form, output: Path | None
+    con: duckdb.DuckDBPyConnection,
+    run_no: int,
+    groups: list[str],
+    filters: Filters,
+    form: Form,
+    output: Path | None,
+    *,
+    explain: bool,
 ) -> None:
     from cachesim.report.drift import COLUMNS, drift_rows, headline
-    from cachesim.report.render import note_dropped, say
+    from cachesim.report.render import explain_columns, note_dropped, say
     from cachesim.report.runs import show_run
     from cachesim.report.tables import table
 
@@ -218,6 +225,8 @@ def _drift(
             grid, dropped = table(COLUMNS[1:], rows, out.width, keep=kept)
             out.print(grid)
             note_dropped(out, dropped)
+        if explain:
+            explain_columns(out, COLUMNS[1:])
 
 
 def _sorting(sort: str | None, top: int | None, columns: Sequence[str], *, default: bool) -> Sorting:
