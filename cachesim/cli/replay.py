@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from cachesim.config import Config
     from cachesim.core.gates import MarkerStrategy
     from cachesim.core.policy import Policy
+    from cachesim.report.runs import Run as StoredRun
     from cachesim.run import RunPlan
 
 app = typer.Typer()
@@ -234,15 +235,15 @@ def _run(
     from cachesim.store.trace_reader import calibrations
     from cachesim.stored_plan import plan_options
 
-    earlier, inherited = None, None
-    if continue_run is not None:
-        found = show_run(con, find_run(con, continue_run))
-        earlier, inherited = (found.run_no, found.digest), calibrations(con, found.trace_no)
-        if not arguments.calibrated and set(inherited.values()) - {OFF}:
-            raise UsageError(
-                f"--no-calibration: run {continue_run} is calibrated, and other counts would find nothing in its index;"
-                " leave the option out, or replay that run with it too"
-            )
+    found = None if continue_run is None else show_run(con, find_run(con, continue_run))
+    earlier = None if found is None else (found.run_no, found.digest)
+    continues = None if found is None else found.digest
+    inherited = {} if found is None else calibrations(con, found.trace_no)
+    if not arguments.calibrated and set(inherited.values()) - {OFF}:
+        raise UsageError(
+            f"--no-calibration: run {continue_run} is calibrated, and other counts would find nothing in its index;"
+            " leave the option out, or replay that run with it too"
+        )
     options = arguments.read_options(con, config)
     rules = body_rule_sets(plan.policies)
     trace = arguments.prepare(con, config, options, rules, arguments.sources(), inherited=inherited)
@@ -250,11 +251,26 @@ def _run(
     replaying = progress(trace.request_count, "replaying", arguments.quiet, unit="requests")
     with no_collection(), transaction(con), replaying as advance:
         return Run(con, trace, plan, earlier).execute(
-            plan_options(plan, arguments.files),
-            lambda prices: assumptions(trace, plan, options, prices, warnings, earlier[1] if earlier else None),
+            plan_options(plan, arguments.files, continues=continues),
+            lambda prices: assumptions(
+                trace, plan, options, prices, warnings, continues, _overlap(con, trace.trace_no, found)
+            ),
             problems(trace),
             advance,
         )
+
+
+def _overlap(con: duckdb.DuckDBPyConnection, trace_no: int, continued: StoredRun | None) -> int:
+    """How many requests of a trace arrived before the last one of the run it continues."""
+    if continued is None:
+        return 0
+    con.execute(
+        "SELECT count(*) FROM requests WHERE trace_no = ?"
+        " AND at_us < (SELECT max(at_us) FROM requests WHERE trace_no = ?)",
+        [trace_no, continued.trace_no],
+    )
+    ((count,),) = con.fetchall()
+    return int(count)
 
 
 def _show(

@@ -108,6 +108,16 @@ class PreparedTrace:
     digests: Sequence[bytes]
     cumulative: list[array[int]]
 
+    def tokenizer_no(self, version: str, model: str) -> int | None:
+        """The number of the tokenizer that counts `model` in that version.
+
+        Factors of two models may be equal, and so their versions: a calibrated tokenizer is its model's alone.
+        """
+        for number, tokenizer in enumerate(self.tokenizers):
+            if tokenizer.version == version and tokenizer.model in (None, model):
+                return number
+        return None
+
 
 class TraceWriter:
     """Writes one trace inside the caller's transaction: `stage` while reading, then `finish`."""
