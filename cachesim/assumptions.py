@@ -147,18 +147,16 @@ def _tokenizers(trace: PreparedTrace) -> Iterator[tuple[str, str]]:
 def _calibrated(made: Calibration) -> str:
     """One model's factor, where it is from, and how far its estimates are off with it."""
     sources = {
-        "fitted": f"fitted to {made.fitted_requests:,} requests that report theirs",
+        "fitted": f"fitted to {made.fitted_requests:,} requests",
         "configured": "as configured",
         "inherited": "as in the run that is continued",
     }
-    head = f"tokens of {made.model}: estimates × {factor_text(made.factor_e4)}, {sources[made.origin]}"
+    head = f"estimates × {factor_text(made.factor_e4)} for {made.model}, {sources[made.origin]}"
     if made.residual_median is None or made.residual_p95 is None:
         return f"{head}; nothing is reported to check it"
-    which = "others" if made.fitted_requests else "that report theirs"
-    return (
-        f"{head}; {made.checked_requests:,} {which} are off by {100 * made.residual_median:.1f} % (median), "
-        f"{100 * made.residual_p95:.1f} % (95th percentile)"
-    )
+    which = "others" if made.fitted_requests else "requests"
+    median, p95 = 100 * made.residual_median, 100 * made.residual_p95
+    return f"{head}; {made.checked_requests:,} {which} off by {median:.1f} % (median), {p95:.1f} % (p95)"
 
 
 def _not_calibrated(trace: PreparedTrace) -> Iterator[tuple[str, str]]:

@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from cachesim.cli import check, policies, runs
 from cachesim.fan_out import CATCHING
 from cachesim.recommend import Objective
-from cachesim.report import changes, compare, gate, losers, rehearsal, sweeps
+from cachesim.report import changes, compare, drift, gate, losers, rehearsal, sweeps
 from cachesim.report.columns import COLUMNS, SWEEP_COLUMNS, definition, kind_of
 from cachesim.report.formats import SCHEMA
 from cachesim.report.lists import REQUEST_COLUMNS
@@ -140,6 +140,7 @@ ANSWERS: Final = (
             Rows("groups of a replay", [*_LEAD, *_FIGURES], [*VARYING, *DIMENSIONS], tags=True),
             Rows("groups of a sweep", [*_LEAD, *_SWEPT], [*VARYING, *SWEEP_DIMENSIONS]),
             Rows("requests", [*_LEAD, *_OF_REQUESTS], VARYING, of_a_request=True),
+            Rows("drift", drift.COLUMNS),
         ],
     ),
     Answer(
@@ -178,12 +179,21 @@ _VARIANT: Final = keys(
     {"kind": one_of("policy", "bound"), "policy": NAME, "tariff": TEXT, "markers": NAME},
     {"rules": mapping(ANYTHING), "ttl": NAME},
 )
+_CALIBRATION: Final = {
+    **keys(
+        {"model": NAME, "factor": MONEY, "origin": one_of("fitted", "configured", "inherited"),
+         "fitted_requests": COUNT, "checked_requests": COUNT, "residual_median": NUMBER, "residual_p95": NUMBER}
+    ),
+    "type": ["object", "null"],
+    "description": "How the estimates of a model are scaled, and |estimate - reported| / reported on requests that the "
+    "factor was not fitted to; null: counts as they are.",
+}  # fmt: skip
 RUN: Final = keys(
     {
         "run": NAME, "cachesim_version": NAME, "trace": NAME, "requests": COUNT,
         "inputs": several(keys({"name": NAME, "bytes": COUNT, "sha256": TEXT, "log_format": TEXT, "records": COUNT,
                                 "bad_lines": COUNT})),
-        "tokenizers": several(keys({"source": NAME, "version": NAME, "exact": FLAG})),
+        "tokenizers": several(keys({"source": NAME, "version": NAME, "exact": FLAG, "calibration": _CALIBRATION})),
         "variants": several(_VARIANT),
     },
     {"options": mapping(ANYTHING)},

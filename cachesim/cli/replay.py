@@ -227,6 +227,7 @@ def _run(
 ) -> int:
     from cachesim.assumptions import assumptions, problems
     from cachesim.cli.progress import progress
+    from cachesim.core.calibration import OFF
     from cachesim.pipeline import body_rule_sets, no_collection
     from cachesim.report.runs import find_run, show_run
     from cachesim.run import Run
@@ -237,7 +238,12 @@ def _run(
     found = None if continue_run is None else show_run(con, find_run(con, continue_run))
     earlier = None if found is None else (found.run_no, found.digest)
     continues = None if found is None else found.digest
-    inherited = None if found is None else calibrations(con, found.trace_no)
+    inherited = {} if found is None else calibrations(con, found.trace_no)
+    if not arguments.calibrated and set(inherited.values()) - {OFF}:
+        raise UsageError(
+            f"--no-calibration: run {continue_run} is calibrated, and other counts would find nothing in its index;"
+            " leave the option out, or replay that run with it too"
+        )
     options = arguments.read_options(con, config)
     rules = body_rule_sets(plan.policies)
     trace = arguments.prepare(con, config, options, rules, arguments.sources(), inherited=inherited)

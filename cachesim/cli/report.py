@@ -157,7 +157,7 @@ def report(
         check_order("--since, --until", filters.since_us, filters.until_us)
         check_names(con, [run_no], filters)
         if drift:
-            _drift(con, run_no, groups, filters, form, output)
+            _drift(con, run_no, groups, filters, form, output, explain=explain)
             return
         made, totals = make_report(con, run_no, groups, filters)
         sorting = _sorting(sort, top, made.columns, default=top is not None)
@@ -202,10 +202,17 @@ def make_report(
 
 
 def _drift(
-    con: duckdb.DuckDBPyConnection, run_no: int, groups: list[str], filters: Filters, form: Form, output: Path | None
+    con: duckdb.DuckDBPyConnection,
+    run_no: int,
+    groups: list[str],
+    filters: Filters,
+    form: Form,
+    output: Path | None,
+    *,
+    explain: bool,
 ) -> None:
     from cachesim.report.drift import COLUMNS, drift_rows, headline
-    from cachesim.report.render import note_dropped, say
+    from cachesim.report.render import explain_columns, note_dropped, say
     from cachesim.report.runs import show_run
     from cachesim.report.tables import table
 
@@ -223,6 +230,8 @@ def _drift(
             grid, dropped = table(COLUMNS[1:], rows, out.width, keep=kept)
             out.print(grid)
             note_dropped(out, dropped)
+        if explain:
+            explain_columns(out, COLUMNS[1:])
 
 
 def _sorting(sort: str | None, top: int | None, columns: Sequence[str], *, default: bool) -> Sorting:

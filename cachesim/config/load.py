@@ -34,8 +34,8 @@ Value = TypeVar("Value")
 class ModelConfig:
     """How a model's tokens are counted; None: not configured. A path is relative to the working directory.
 
-    calibration: factor of its estimates with four decimals ("1.0874"), or "off";
-    where: file and line of the tokenizer in a configuration; "" from elsewhere.
+    calibration: factor of its estimates with four decimals ("1.0874"), or "off"; where: file and line of the tokenizer
+    in a configuration, "" from elsewhere.
     """
 
     tokenizer: str | None = None
@@ -196,10 +196,8 @@ def _model(file: TomlFile, pattern: str, entry: object) -> ModelConfig:
             raise ConfigError(f"{place}: unknown key {key[:60]}, {did_you_mean(key, _MODEL_KEYS)}")
         if not isinstance(value, str) or not value:
             raise ConfigError(f"{place}: {key} is {kind_of(value)}, a string that is not empty was expected")
-    tokenizer = _from_here(file.name, entry.get("tokenizer"))
-    calibration = _calibration(file, pattern, entry)
-    where = file.where("models", pattern, "tokenizer")
-    return ModelConfig(tokenizer, entry.get("tokenizer_version"), calibration, where)
+    tokenizer, where = _from_here(file.name, entry.get("tokenizer")), file.where("models", pattern, "tokenizer")
+    return ModelConfig(tokenizer, entry.get("tokenizer_version"), _calibration(file, pattern, entry), where)
 
 
 def _calibration(file: TomlFile, pattern: str, entry: Mapping[str, Any]) -> str | None:

@@ -34,6 +34,11 @@ class UsedTokenizer(NamedTuple):
     counts_no: int | None = None
     calibration: Calibration | None = None
 
+    @property
+    def model(self) -> str | None:
+        """The model that a calibrated one counts for; None: any."""
+        return None if self.calibration is None else self.calibration.model
+
 
 class Mapped(NamedTuple):
     """A model's tokenizer by number (-1: unmapped), and where its counts go."""

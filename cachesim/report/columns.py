@@ -360,6 +360,17 @@ LOSSES: Final[tuple[Column, ...]] = (
 )  # fmt: skip
 """The two sides of delta; see `cachesim.report.losers`."""
 
+DRIFT: Final = (
+    Column("with_tools", "tools", "", "flag", "whether the request brings tools", "", 96),
+    Column("messages", "messages", "messages", "count", "messages in the bodies of these requests", "", 40),
+    Column("uncounted_tokens", "uncounted", "tokens", "tokens",
+           "reported prompt tokens − local tokens: chat template, tools; negative: counted too many", "", 70),
+    Column("uncounted_per_request", "per request", "tokens", "mean", "uncounted tokens / requests", "", 80),
+    Column("uncounted_per_message", "per message", "tokens", "mean", "uncounted tokens / messages", "", 85),
+    Column("off_median", "median off", "share", "rate", "median of |local − reported| / reported", "", 60),
+    Column("off_p95", "p95 off", "share", "rate", "95th percentile of |local − reported| / reported", "", 61),
+)  # fmt: skip
+"""How local counts differ from reported ones; see `cachesim.report.drift`."""
 LIVES: Final = tuple(
     Column(name, title, unit, kind, definition, "", weight)
     for name, title, unit, kind, definition, weight in (
@@ -391,18 +402,6 @@ LIVES: Final = tuple(
     )
 )  # fmt: skip
 """Entries of the index over time; see `cachesim.report.lives`."""
-
-DRIFT: Final = (
-    Column("with_tools", "tools", "", "flag", "whether the request brings tools", "", 96),
-    Column("messages", "messages", "messages", "count", "messages in the bodies of these requests", "", 40),
-    Column("uncounted_tokens", "uncounted", "tokens", "tokens",
-           "reported prompt tokens − local tokens: chat template, tools; negative: counted too many", "", 70),
-    Column("uncounted_per_request", "per request", "tokens", "mean", "uncounted tokens / requests", "", 80),
-    Column("uncounted_per_message", "per message", "tokens", "mean", "uncounted tokens / messages", "", 85),
-    Column("off_median", "median off", "share", "rate", "median of |local − reported| / reported", "", 60),
-    Column("off_p95", "p95 off", "share", "rate", "95th percentile of |local − reported| / reported", "", 61),
-)  # fmt: skip
-"""How local counts differ from reported ones; see `cachesim.report.drift`."""
 
 _ON_A_SIDE: Final[tuple[tuple[str, str, str, Kind, str, int], ...]] = (
     ("requests", "requests", "requests", "count", "requests that count", 88),
@@ -475,7 +474,7 @@ TARIFFS: Final[tuple[Column, ...]] = (
 """A row of a tariff ledger; see `cachesim.tariffs`."""
 
 BY_NAME: Final[dict[str, Column]] = {
-    column.name: column for column in (*_ALL, IDEAL, *VERSUS, *LOSSES, *LIVES, *DRIFT, *COMPARED, *TARIFFS)
+    column.name: column for column in (*_ALL, IDEAL, *VERSUS, *LOSSES, *DRIFT, *LIVES, *COMPARED, *TARIFFS)
 }
 
 _OTHER_KINDS: Final[dict[str, Kind]] = {

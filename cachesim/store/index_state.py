@@ -36,8 +36,8 @@ class Places:
 
     def __init__(self, trace: PreparedTrace, scopes: Scopes) -> None:
         self._scopes = scopes
+        self._trace = trace
         self._versions = [tokenizer.version for tokenizer in trace.tokenizers]
-        self._tokenizers = trace.tokenizers_by_version()
         self._digests = trace.digests
         self._prefixes = trace.prefixes
         self._numbers: dict[bytes, int] = {}
@@ -53,10 +53,12 @@ class Places:
 
     def place(self, key: Key) -> tuple[int, int]:
         """(scope, prefix) of a key whose prefix is expected."""
-        tokenizer = self._tokenizers.get((key.version, key.model), self._tokenizers.get((key.version, None)))
+        tokenizer = self._trace.tokenizer_no(key.version, key.model)
         if tokenizer is None:
-            tokenizer = self._tokenizers[key.version, None] = len(self._versions)
-            self._versions.append(key.version)
+            own = len(self._trace.tokenizers)
+            if key.version not in self._versions[own:]:
+                self._versions.append(key.version)
+            tokenizer = self._versions.index(key.version, own)
         return self._scopes.number(key.principal, key.model, tokenizer), self._numbers[key.prefix_hash]
 
     def key(self, scope: int, prefix: int) -> Key:

@@ -108,15 +108,15 @@ class PreparedTrace:
     digests: Sequence[bytes]
     cumulative: list[array[int]]
 
-    def tokenizers_by_version(self) -> dict[tuple[str, str | None], int]:
-        """(version, model) -> number; the model is None unless it is the only one of a calibrated tokenizer.
+    def tokenizer_no(self, version: str, model: str) -> int | None:
+        """The number of the tokenizer that counts `model` in that version.
 
-        Factors of two models may be equal, and so their versions.
+        Factors of two models may be equal, and so their versions: a calibrated tokenizer is its model's alone.
         """
-        return {
-            (t.version, None if t.calibration is None else t.calibration.model): number
-            for number, t in enumerate(self.tokenizers)
-        }
+        for number, tokenizer in enumerate(self.tokenizers):
+            if tokenizer.version == version and tokenizer.model in (None, model):
+                return number
+        return None
 
 
 class TraceWriter:

@@ -71,10 +71,8 @@ def test_the_factor_follows_from_the_counts_and_scales_every_estimate(cli: Cli, 
     [last] = [row for row in rows if row["request"] == "m20"]
     assert last["prompt_tokens"] == last["local_tokens"] == scaled(unknown, factor_e4)
     assert last["prompt_estimated"] is True
-    assert (
-        f"estimates × {made['factor']}, fitted to 10 requests that report theirs; 10 others"
-        in assumed(cli, "calibrated")[0]
-    )
+    [said] = assumed(cli, "calibrated")
+    assert said.startswith(f"estimates × {made['factor']} for m, fitted to 10 requests; 10 others off by ")
 
 
 def test_no_calibration_gives_the_counts_of_a_log_that_reports_nothing(cli: Cli, tmp_path: Path) -> None:
@@ -150,6 +148,9 @@ def test_a_continued_run_keeps_the_factors_so_that_it_finds_the_index(cli: Cli, 
     }
     rows = cli("report", "--by", "request", "--format", "json", "--policy", "dwctl-10.13").rows()
     assert [row["outcome"] for row in rows] == ["read", "read"]
+    refused = cli("replay", "next.jsonl", "-q", "--continue", "1", "--no-calibration")
+    assert refused.code == 2
+    assert "would find nothing" in refused.err
     # a third run inherits through one in which a model does not occur
     (tmp_path / "only_m.jsonl").write_bytes(lines(next_day[:1]))
     (tmp_path / "only_n.jsonl").write_bytes(lines(next_day[1:]))
