@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from containers import CONTAINERS
 from e2e_support import Cli
-from same_traffic import NAMES, Exchange, capture, files, json_lines, traffic
+from same_traffic import NAMES, ROWS, Exchange, capture, files, json_lines, traffic
 
 from cachesim.trace.formats import FORMATS
 
@@ -61,6 +62,9 @@ SAME_IDS = {"openai-batch", "anthropic", "litellm", "litellm-spend-logs", "langf
             "portkey", "inspect"}  # fmt: skip
 SAME_SESSIONS = {"recorded", "litellm", "litellm-spend-logs", "langfuse", "langfuse-trace", "helicone", "portkey",
                  "openhands"}  # fmt: skip
+
+EXPORTED = ("cachesim", "litellm", "litellm-spend-logs", "langfuse", "helicone", "portkey")
+"""Formats whose rows come out of databases and web pages, and so in tables and arrays too."""
 
 Answer = Callable[..., tuple[list[Json], list[Json]]]
 
@@ -124,3 +128,13 @@ def test_the_answer_is_that_of_a_capture(answer: Answer, log_format: str) -> Non
         assert [row["request"] for row in found] == [row["request"] for row in expected]
     if log_format in SAME_SESSIONS:
         assert [row["session"] for row in found] == [row["session"] for row in expected]
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+@pytest.mark.parametrize("log_format", EXPORTED)
+def test_rows_may_come_in_any_container(answer: Answer, log_format: str, container: str) -> None:
+    """As a row a line, in an array, wrapped by an object, or as a table: only where a record stands is different."""
+    rows = [ROWS[log_format](x) for x in traffic()]
+    expected = answer({"rows.jsonl": json_lines(rows)})
+    found = answer({container: CONTAINERS[container](rows)})
+    assert [without(told, {"run"}) for told in found] == [without(told, {"run"}) for told in expected]
