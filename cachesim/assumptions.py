@@ -11,6 +11,7 @@ from cachesim.core.ledger import DEFAULT_CACHE_ROW
 from cachesim.run import RunPlan
 from cachesim.store.runs import Prices
 from cachesim.store.traces import PreparedTrace
+from cachesim.trace.formats import FORMATS
 from cachesim.trace.reader import ReadOptions
 from cachesim.trace.times import format_us
 
@@ -32,6 +33,7 @@ def assumptions(
     """Everything a reader of the numbers has to know, the most decisive first."""
     found = [
         *_markers(plan),
+        *_formats(trace),
         *_tokenizers(trace),
         *_clock(trace, options),
         *_principals(trace),
@@ -147,7 +149,16 @@ def _principals(trace: PreparedTrace) -> Iterator[tuple[str, str]]:
         yield "default_principal", f'principal of {facts["default_principal"]:,} records without one: "{name}"'
 
 
+def _formats(trace: PreparedTrace) -> Iterator[tuple[str, str]]:
+    """What is always so of logs of a format."""
+    formats = dict.fromkeys(file["log_format"] for file in trace.facts["files"] if file["records"])
+    known = (FORMATS[name].assumes for name in formats if name in FORMATS)
+    yield from (assumption for assumption in known if assumption is not None)
+
+
 def _recorded(trace: PreparedTrace) -> Iterator[tuple[str, str]]:
+    if count := trace.facts.get("unanswered", 0):  # absent from traces that an older version prepared
+        yield "unanswered", f"status of {count:,} records: these logs hold no response to them, taken as 200"
     if count := trace.facts["recorded_writes_assumed_5m"]:
         yield "recorded_writes_assumed_5m", f"recorded creation of {count:,} records: without a lifetime, taken as 5m"
 

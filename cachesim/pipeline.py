@@ -32,7 +32,7 @@ PREPARED_AS: Final = 2
 """Changes when preparation gives other results, so that older prepared traces are not reused."""
 
 _BAD_LINE_BATCH: Final = 10_000
-_NONE: Final[Counter[str]] = Counter()
+_NO_FACTS: Final = ReadFacts()
 
 Progress = Callable[[int], None]
 
@@ -162,7 +162,7 @@ def _read(
     builder.flush()
     builder.reader.parts.memo.clear()
     writer.bad_lines(bad)
-    _refuse_unusable(job, builder.records, reasons, sum(file.filtered for file in facts.files), facts.left_out)
+    _refuse_unusable(job, builder.records, reasons, facts)
     digest = _digest(job, [source.sha256 or "" for source in job.sources])
     known = find_trace(con, digest)
     if known is not None:
@@ -194,10 +194,10 @@ def _refuse_unusable(
     job: Preparation,
     records: int,
     reasons: Counter[str],
-    filtered: int = 0,
-    left_out: Counter[str] = _NONE,
+    facts: ReadFacts = _NO_FACTS,
 ) -> None:
-    listed = _listed(reasons)
+    listed, left_out = _listed(reasons), facts.left_out
+    filtered = sum(file.filtered for file in facts.files)
     names = ", ".join(source.name for source in job.sources)
     if job.strict and reasons:
         raise NothingUsable(
@@ -205,6 +205,8 @@ def _refuse_unusable(
         )
     if not records and filtered:
         raise NothingUsable(f"{names}: all {filtered} records arrived outside --since and --until; widen them")
+    if not records and facts.only_answers is not None:
+        raise NothingUsable(f"{names}: {facts.only_answers}")
     if not records:
         why = f"{reasons.total()} bad lines: {listed}" if reasons else "nothing in it"
         if left_out:
@@ -247,6 +249,7 @@ def _facts(facts: ReadFacts, reasons: Counter[str]) -> dict[str, Any]:
         "default_principal": sum(f.default_principal for f in facts.files),
         "unscoped": sum(f.unscoped for f in facts.files),
         "synthetic_times": sum(f.synthetic_times for f in facts.files),
+        "unanswered": sum(f.unanswered for f in facts.files),
         "unmatched_answers": facts.unmatched_answers,
         "usage_reported": facts.usage_reported,
     }

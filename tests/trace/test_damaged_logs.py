@@ -75,7 +75,7 @@ def test_damage_is_told_and_costs_only_what_it_hit(name: str, stored: str, chanc
     assert (file.records, file.bad_lines) == (len(records), len(bad))
     assert len({(item.line, item.offset) for item in bad}) == len(bad)
     known = FORMATS.get(file.log_format or "")
-    if known is not None and known.kind == "lines" and known.join is None:
+    if known is not None and known.kind == "lines" and not known.joins:
         before, _, _ = read(content, log_format=forced)
         line = content.count(b"\n", 0, place) + 1
         untouched = [record for record in before if record.line < line]
