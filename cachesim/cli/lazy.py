@@ -27,6 +27,7 @@ class Entry:
 COMMANDS: Final[tuple[Entry, ...]] = (
     Entry("replay", "Replay", "Replay request logs through one or more cache policies and tariffs."),
     Entry("check", "Replay", "Read logs and configuration without replaying, and say what would be assumed."),
+    Entry("init", "Replay", "Write a commented cachesim.toml to start from, made from a log."),
     Entry("report", "Results", "Hit rates and bills of a run, by model, principal, day, tag, request …"),
     Entry("runs", "Results", "List, show and delete the runs of a database."),
     Entry("tune", "What if", "Which floor, lifetime, markers, walk-back, policy or tariff, from one run."),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -140,8 +140,8 @@ def check(
     Exit code 1 if anything is found.
     """
     from cachesim.report.render import say
+    from cachesim.report.tables import counted
     from cachesim.tariffs.check import CODES, requests_of
-    from cachesim.tariffs.screen import counted
 
     ignored = set(split_commas(ignore))
     for code in ignored - CODES.keys():
@@ -238,8 +238,6 @@ def _log(
     quiet: bool,
 ) -> Iterator[_Seen]:
     """The log read as `check` reads it: nothing is counted and nothing is stored."""
-    from cachesim.config import ModelConfig
-    from cachesim.pipeline import body_rule_sets
     from cachesim.store.db import IN_MEMORY, open_database
 
     with open_database(IN_MEMORY) as con:
@@ -249,9 +247,7 @@ def _log(
         arguments = Arguments(
             logs, None, None, None, None, None, timezone, log_format, start, interval, None, False, False, quiet
         )
-        settings = replace(arguments.config(), models={"*": ModelConfig("unmapped")})
-        options = arguments.read_options(con, settings)
-        trace = arguments.prepare(con, settings, options, body_rule_sets([]), arguments.sources())
+        trace = arguments.read_uncounted(con, arguments.config(), arguments.sources())
         sql = "SELECT max(at_us), list(DISTINCT model ORDER BY model) FILTER (model IS NOT NULL) FROM requests"
         row = con.execute(f"{sql} WHERE trace_no = ?", [trace.trace_no]).fetchone()
         assert row is not None, "an aggregate has one row"
