@@ -238,7 +238,7 @@ def _principals(seen: LogSeen, named: Mapping[str, str]) -> Iterator[str]:
     yield "# --- Names for keys: keys of one name share a cache and a bill, a key without one is its own principal ---"
     digests = [principal for principal in seen.principals if principal.startswith(DIGEST)]
     if own := len(seen.principals) - len(digests):
-        yield f"# The log names {counted('principal', own)} itself."
+        yield f"# {counted('principal', own)} of the log: known by name, nothing to set."
     if seen.without_principal:
         count = counted("request", seen.without_principal)
         yield f"# {count} without a principal: not cached, unless --principal names one."

@@ -89,7 +89,7 @@ def test_models_and_keys_stand_with_their_requests(cli: Cli, tmp_path: Path) -> 
     assert "# 7 requests of 2 models, 2026-03-01T09:00:00Z to 2026-03-01T09:01:50Z." in out
     assert "# 1 request of them without a model: nothing can be set for those." in out
     assert re.search(r'^# \[models\."m"\] +# 5 requests, 10,000 prompt tokens reported$', out, re.MULTILINE)
-    assert "# The log names 1 principal itself." in out
+    assert "# 1 principal of the log: known by name, nothing to set." in out
     assert re.search(rf'^# "{digest("sk-one")}" = "key-1" # 3 requests\n# "{digest("sk-two")}" = "key-2" # 1 request$',
                      out, re.MULTILINE)  # fmt: skip
     assert "sk-one" not in out
