@@ -28,8 +28,12 @@ def assumptions(
     prices: Sequence[Prices],
     warnings: Sequence[str],
     continued: str | None,
+    overlap: int = 0,
 ) -> list[Assumption]:
-    """Everything a reader of the numbers has to know, the most decisive first."""
+    """Everything a reader of the numbers has to know, the most decisive first.
+
+    continued: the digest of the run whose index this one starts from; overlap: requests that arrived before its last.
+    """
     found = [
         *_markers(plan),
         *_tokenizers(trace),
@@ -37,7 +41,7 @@ def assumptions(
         *_principals(trace),
         *_recorded(trace),
         *tariff_assumptions(plan, prices),
-        *_start(trace, options, continued),
+        *_start(options, continued, overlap),
     ]
     return [{"code": code, "text": text} for code, text in [*found, *(("tariff_warning", w) for w in warnings)]]
 
@@ -76,7 +80,7 @@ def is_continued(of_run: Iterable[Assumption]) -> bool:
 
 
 def problems(trace: PreparedTrace) -> dict[str, Any]:
-    """What was wrong with the input, as counts; `bad_line_reasons` by reason."""
+    """What was wrong with the input, as counts; `bad_line_reasons`, and `left_out` (no requests), by reason."""
     facts = trace.facts
     return {
         "bad_lines": sum(facts["bad"].values()),
@@ -87,10 +91,18 @@ def problems(trace: PreparedTrace) -> dict[str, Any]:
         "unmatched_answers": facts["unmatched_answers"],
         "without_principal": facts["unscoped"],
         "filtered_by_time": facts["filtered"],
+        "left_out": facts.get("left_out", {}),  # absent from traces that an older version prepared
     }
 
 
-_OF_RUN_ONLY: Final = ("continued", "cold_start", "floor_override", "default_cache_tariff", "assumed_prices")
+_OF_RUN_ONLY: Final = (
+    "continued",
+    "continued_overlap",
+    "cold_start",
+    "floor_override",
+    "default_cache_tariff",
+    "assumed_prices",
+)
 
 
 def _markers(plan: RunPlan) -> Iterator[tuple[str, str]]:
@@ -176,9 +188,15 @@ def tariff_assumptions(plan: RunPlan, prices: Sequence[Prices]) -> Iterator[tupl
         yield "assumed_prices", f"list prices that no tariff gives: {listed}"
 
 
-def _start(trace: PreparedTrace, options: ReadOptions, continued: str | None) -> Iterator[tuple[str, str]]:
+def _start(options: ReadOptions, continued: str | None, overlap: int) -> Iterator[tuple[str, str]]:
     if continued is not None:
         yield "continued", f"the index starts as run {continued[:SHORT_DIGEST]} left it"
+        if overlap:
+            yield (
+                "continued_overlap",
+                f"{overlap:,} requests arrived before the last of run {continued[:SHORT_DIGEST]}: they are replayed "
+                "after it, so both runs together may differ from one over both logs",
+            )
     elif options.since_us is not None:
         yield (
             "cold_start",

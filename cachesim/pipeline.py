@@ -15,7 +15,7 @@ from cachesim.config import Config, model_config
 from cachesim.core.model import BadLine
 from cachesim.core.policy import PRESETS, BodyRules, Policy
 from cachesim.counting.resolve import DEFAULT_TOKENIZER, tokenizer_version
-from cachesim.errors import NothingUsable
+from cachesim.errors import ConfigError, InputError, NothingUsable
 from cachesim.prepare.builder import TraceBuilder
 from cachesim.prepare.tokenizers import UNMAPPED, ModelTokenizer, Tokenizers
 from cachesim.store.db import transaction
@@ -32,6 +32,7 @@ PREPARED_AS: Final = 2
 """Changes when preparation gives other results, so that older prepared traces are not reused."""
 
 _BAD_LINE_BATCH: Final = 10_000
+_NONE: Final[Counter[str]] = Counter()
 
 Progress = Callable[[int], None]
 
@@ -70,8 +71,10 @@ def same_preparation(job: Preparation, digest: str) -> bool:
 def prepare(con: duckdb.DuckDBPyConnection, job: Preparation, progress: Progress | None = None) -> PreparedTrace:
     """The prepared trace of the job's logs, stored (or found) in the database.
 
-    Raises NothingUsable where no record is usable, or for any bad line under `strict`; then nothing is stored.
+    Raises NothingUsable where no record is usable, or for any bad line under `strict`, and ConfigError for a tokenizer
+    of a configuration that is not there; then nothing is stored.
     """
+    _check_tokenizers(job.config)
     stored = None if job.fresh else _find_prepared(con, job)
     if stored is not None:
         trace = load_trace(con, stored)
@@ -104,6 +107,16 @@ def no_collection() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
+
+
+def _check_tokenizers(config: Config) -> None:
+    """Before anything is read: a file that names a tokenizer in vain is wrong in a line of its own."""
+    for model in config.models.values():
+        if model.where and model.tokenizer not in (None, UNMAPPED):
+            try:
+                tokenizer_version(model.tokenizer)
+            except InputError as error:
+                raise ConfigError(f"{model.where}: {error}") from error
 
 
 def _tokenizer_of(config: Config, alias: str | None) -> ModelTokenizer:
@@ -161,7 +174,7 @@ def _read(
     builder.flush()
     builder.reader.parts.memo.clear()
     writer.bad_lines(bad)
-    _refuse_unusable(job, builder.records, reasons, sum(file.filtered for file in facts.files))
+    _refuse_unusable(job, builder.records, reasons, sum(file.filtered for file in facts.files), facts.left_out)
     digest = _digest(job, [source.sha256 or "" for source in job.sources])
     known = find_trace(con, digest)
     if known is not None:
@@ -189,8 +202,14 @@ def _reading(job: Preparation) -> dict[str, Any]:
     }
 
 
-def _refuse_unusable(job: Preparation, records: int, reasons: Counter[str], filtered: int = 0) -> None:
-    listed = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())
+def _refuse_unusable(
+    job: Preparation,
+    records: int,
+    reasons: Counter[str],
+    filtered: int = 0,
+    left_out: Counter[str] = _NONE,
+) -> None:
+    listed = _listed(reasons)
     names = ", ".join(source.name for source in job.sources)
     if job.strict and reasons:
         raise NothingUsable(
@@ -200,8 +219,14 @@ def _refuse_unusable(job: Preparation, records: int, reasons: Counter[str], filt
         raise NothingUsable(f"{names}: all {filtered} records arrived outside --since and --until; widen them")
     if not records:
         why = f"{reasons.total()} bad lines: {listed}" if reasons else "nothing in it"
+        if left_out:
+            why = f"{why}; no requests to a provider: {_listed(left_out)}"
         what = "give --start and --interval" if reasons["missing_time"] else "`cachesim check` names the lines"
         raise NothingUsable(f"{names}: no usable record ({why}); {what}")
+
+
+def _listed(reasons: Counter[str]) -> str:
+    return ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())
 
 
 def _inputs(sources: Sequence[Source], facts: ReadFacts) -> Iterator[TraceInput]:
@@ -237,4 +262,10 @@ def _facts(facts: ReadFacts, reasons: Counter[str]) -> dict[str, Any]:
         "unmatched_answers": facts.unmatched_answers,
         "usage_reported": facts.usage_reported,
     }
-    return {"files": files, "bad": dict(reasons), "principal": facts.default_principal, **totals}
+    return {
+        "files": files,
+        "bad": dict(reasons),
+        "left_out": dict(facts.left_out),
+        "principal": facts.default_principal,
+        **totals,
+    }

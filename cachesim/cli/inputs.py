@@ -105,7 +105,7 @@ class Arguments:
 
     def read_options(self, con: duckdb.DuckDBPyConnection, config: Config) -> ReadOptions:
         """How to complete and choose records. Raises UsageError for times that are none."""
-        from cachesim.report.times import parse_instant
+        from cachesim.report.times import check_order, parse_instant
         from cachesim.trace.reader import ReadOptions
         from cachesim.trace.times import parse_duration
 
@@ -118,13 +118,15 @@ class Arguments:
             raise UsageError(
                 f"--interval {self.interval!r}: a duration was expected, such as 250ms, 1s or 5m"
             ) from None
+        since_us, until_us = instant("--since", self.since), instant("--until", self.until)
+        check_order("--since, --until", since_us, until_us)
         return ReadOptions(
             log_format=self.log_format,
             principal=self.principal,
             start_us=instant("--start", self.start),
             interval_us=interval_us,
-            since_us=instant("--since", self.since),
-            until_us=instant("--until", self.until),
+            since_us=since_us,
+            until_us=until_us,
             principals=config.principals,
             strict_principals=config.strict_principals,
         )

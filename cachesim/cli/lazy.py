@@ -29,6 +29,7 @@ COMMANDS: Final[tuple[Entry, ...]] = (
     Entry("check", "Replay", "Read logs and configuration without replaying, and say what would be assumed."),
     Entry("init", "Replay", "Write a commented cachesim.toml to start from, made from a log."),
     Entry("report", "Results", "Hit rates and bills of a run, by model, principal, day, tag, request …"),
+    Entry("index", "Results", "The cache index over time: what is live when, how often read, and dead writes."),
     Entry("runs", "Results", "List, show and delete the runs of a database."),
     Entry("tune", "What if", "Which floor, lifetime, markers, walk-back, policy or tariff, from one run."),
     Entry("losers", "What if", "Who pays more with caching than without, and writes that nobody read."),

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from cachesim.config import Config
     from cachesim.core.gates import MarkerStrategy
     from cachesim.core.policy import Policy
+    from cachesim.report.runs import Run as StoredRun
     from cachesim.run import RunPlan
 
 app = typer.Typer()
@@ -229,21 +230,35 @@ def _run(
     from cachesim.store.db import transaction
     from cachesim.stored_plan import plan_options
 
-    earlier = None
-    if continue_run is not None:
-        number = find_run(con, continue_run)
-        earlier = (number, show_run(con, number).digest)
+    found = None if continue_run is None else show_run(con, find_run(con, continue_run))
+    earlier = None if found is None else (found.run_no, found.digest)
+    continues = None if found is None else found.digest
     options = arguments.read_options(con, config)
     trace = arguments.prepare(con, config, options, body_rule_sets(plan.policies), arguments.sources())
     warnings = [*config.warnings, *(w for t in plan.tariffs if t is not config.tariff for w in t.warnings)]
     replaying = progress(trace.request_count, "replaying", arguments.quiet, unit="requests")
     with no_collection(), transaction(con), replaying as advance:
         return Run(con, trace, plan, earlier).execute(
-            plan_options(plan, arguments.files),
-            lambda prices: assumptions(trace, plan, options, prices, warnings, earlier[1] if earlier else None),
+            plan_options(plan, arguments.files, continues=continues),
+            lambda prices: assumptions(
+                trace, plan, options, prices, warnings, continues, _overlap(con, trace.trace_no, found)
+            ),
             problems(trace),
             advance,
         )
+
+
+def _overlap(con: duckdb.DuckDBPyConnection, trace_no: int, continued: StoredRun | None) -> int:
+    """How many requests of a trace arrived before the last one of the run it continues."""
+    if continued is None:
+        return 0
+    con.execute(
+        "SELECT count(*) FROM requests WHERE trace_no = ?"
+        " AND at_us < (SELECT max(at_us) FROM requests WHERE trace_no = ?)",
+        [trace_no, continued.trace_no],
+    )
+    ((count,),) = con.fetchall()
+    return int(count)
 
 
 def _show(

@@ -126,9 +126,10 @@ def report(
 
     Only successful requests that the policy serves are in totals and rates; failed and rejected ones are counted apart.
     """
+    from cachesim.report.names import check_names
     from cachesim.report.query import Filters
     from cachesim.report.runs import find_run
-    from cachesim.report.times import parse_instant
+    from cachesim.report.times import check_order, parse_instant
     from cachesim.store.db import open_database
 
     flags = {
@@ -137,6 +138,7 @@ def report(
     }  # fmt: skip
     groups = list(dict.fromkeys([*split_commas(by), *(name for name, wanted in flags.items() if wanted)]))
     with open_database(db, read_only=True) as con:
+        run_no = find_run(con, run)
         filters = Filters(
             since_us=parse_instant(con, "--since", since, timezone) if since else None,
             until_us=parse_instant(con, "--until", until, timezone) if until else None,
@@ -147,7 +149,9 @@ def report(
             principals=tuple(principal or ()),
             bounds=bounds,
         )
-        made, totals = make_report(con, find_run(con, run), groups, filters)
+        check_order("--since, --until", filters.since_us, filters.until_us)
+        check_names(con, [run_no], filters)
+        made, totals = make_report(con, run_no, groups, filters)
         sorting = _sorting(sort, top, made.columns, default=top is not None)
         if form is Format.TABLE:
             _print(made, totals, sorting, output, explain=explain, quiet=quiet)
@@ -160,7 +164,8 @@ def make_report(
     con: duckdb.DuckDBPyConnection, run_no: int, by: list[str], filters: Filters, command: str = "report"
 ) -> tuple[Report, list[Row] | None]:
     """The report, and for grouped ones the rows of its totals; a sweep has none, and a block per policy and tariff."""
-    from cachesim.report.columns import COLUMNS, REQUEST_COLUMNS, SWEEP_COLUMNS
+    from cachesim.report.columns import COLUMNS, SWEEP_COLUMNS
+    from cachesim.report.lists import REQUEST_COLUMNS
     from cachesim.report.query import is_sweep, lead_columns, report_rows, request_rows, shown_variants
     from cachesim.report.render import lead_key
     from cachesim.report.runs import show_run
@@ -241,7 +246,7 @@ def _print(
     with screen(output) as out:
         dropped = print_report(out, made.by, rows, totals, made.columns, estimated=estimated)
         if explain:
-            explain_columns(out, [name for name in made.columns if name not in ("run",)])
+            explain_columns(out, [n for n in made.columns if n != "run"], of_a_request=made.by == ["request"])
     if not quiet:
         note_dropped(words, dropped)
         if hidden:

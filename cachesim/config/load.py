@@ -31,10 +31,14 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
-    """How a model's tokens are counted; None: not configured. A path is relative to the working directory."""
+    """How a model's tokens are counted; None: not configured. A path is relative to the working directory.
+
+    where: file and line of the tokenizer in a configuration; "" from elsewhere.
+    """
 
     tokenizer: str | None = None
     tokenizer_version: str | None = None
+    where: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +193,8 @@ def _model(file: TomlFile, pattern: str, entry: object) -> ModelConfig:
             raise ConfigError(f"{place}: unknown key {key[:60]}, {did_you_mean(key, _MODEL_KEYS)}")
         if not isinstance(value, str) or not value:
             raise ConfigError(f"{place}: {key} is {kind_of(value)}, a string that is not empty was expected")
-    return ModelConfig(_from_here(file.name, entry.get("tokenizer")), entry.get("tokenizer_version"))
+    where = file.where("models", pattern, "tokenizer")
+    return ModelConfig(_from_here(file.name, entry.get("tokenizer")), entry.get("tokenizer_version"), where)
 
 
 def _from_here(file: str, tokenizer: str | None) -> str | None:

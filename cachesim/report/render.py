@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final
 
-from cachesim.report.columns import BY_NAME, GROUP_TITLES
+from cachesim.report.columns import definition
 from cachesim.report.facts import TIERS, BreakEven, Coverage, break_even, coverage
 from cachesim.report.formats import clean
 from cachesim.report.headline import headline
@@ -304,15 +304,14 @@ def note_dropped(console: Console, dropped: Sequence[str]) -> None:
         )
 
 
-def explain_columns(console: Console, names: Sequence[str]) -> None:
+def explain_columns(console: Console, names: Sequence[str], *, of_a_request: bool = False) -> None:
     """One line per column: what it counts, with numerator and denominator."""
     from rich.table import Table
     from rich.text import Text
 
     grid = Table.grid(padding=(0, 2))
     for name in names:
-        text = BY_NAME[name].definition if name in BY_NAME else GROUP_TITLES.get(name, "")
-        if text:
+        if text := definition(name, of_a_request=of_a_request):
             grid.add_row(Text(name, style="bold"), Text(text))
     console.print()
     console.print(grid)

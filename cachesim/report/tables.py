@@ -206,7 +206,7 @@ def weight(name: str) -> int:
 
 
 _REQUEST_WEIGHTS: Final = {
-    "outcome": 99, "at": 45, "reason": 48, "principal": 28, "session": 8, "log_format": 3, "tier": 34,
+    "outcome": 99, "at": 45, "reason": 48, "principal": 28, "session": 8, "log_format": 3, "tier": 34, "ttl_tier": 35,
     "succeeded": 4, "prompt_estimated": 4, "bill_state": 5, "committed": 22, "billed_read_tokens": 21,
     "billed_creation_5m_tokens": 19, "billed_creation_1h_tokens": 18, "billed_creation_24h_tokens": 17,
     "billed_uncached_tokens": 16,

@@ -144,12 +144,14 @@ def single_rows(
     policy: Policy,
     tariff: TariffSet,
     progress: Callable[[int], None],
+    scopes: Scopes | None = None,
 ) -> Iterator[tuple[TraceRow, int | None]]:
     """The requests for one variant alone, in replay order: under the policy's body rules, with the floor in force.
 
-    The floor is None where the model is not enabled; progress: told how many more requests are done.
+    The floor is None where the model is not enabled; progress: told how many more requests are done; scopes: numbers
+    them, for who must know their names.
     """
-    for rows in trace_rows(con, trace, [trace.rules.index(policy.body_rules)], Scopes()):
+    for rows in trace_rows(con, trace, [trace.rules.index(policy.body_rules)], scopes or Scopes()):
         for row in rows:
             request = row.request
             yield row, tariff.gate(request.model, request.at_us) if request.model is not None else None

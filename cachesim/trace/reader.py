@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +13,15 @@ from cachesim.core.model import BadLine, LogRecord
 from cachesim.errors import UsageError
 from cachesim.trace.detect import LogFile, identify, join_lines, named_format
 from cachesim.trace.formats import Format
-from cachesim.trace.formats.base import DECODE_ERRORS, KEY_PREFIX, Answer, KnownPrefix, explain
+from cachesim.trace.formats.base import (
+    DECODE_ERRORS,
+    KEY_PREFIX,
+    Answer,
+    KnownPrefix,
+    NotARequest,
+    bad_line,
+    explain,
+)
 from cachesim.trace.open import Line, Progress, Source
 
 DEFAULT_PRINCIPAL: Final = "default"
@@ -48,7 +55,8 @@ class FileFacts:
     records: delivered; filtered: left out by since/until; bad: reason -> bad lines; first/last: earliest and latest
     arrival; out_of_order: records that arrived before the record above them; unscoped: without principal;
     default_principal, synthetic_times, without_duration: records completed by assumption, or incomplete;
-    answers: rows of a file of answers; answered: records that got theirs.
+    answers: rows of a file of answers; answered: records that got theirs; left_out: reason -> rows that are no
+    requests to a provider.
     """
 
     name: str
@@ -56,6 +64,7 @@ class FileFacts:
     records: int = 0
     filtered: int = 0
     bad: Counter[str] = field(default_factory=Counter)
+    left_out: Counter[str] = field(default_factory=Counter)
     first_at_us: int | None = None
     last_at_us: int | None = None
     out_of_order: int = 0
@@ -89,6 +98,11 @@ class ReadFacts:
     usage_reported: bool = False
     default_principal: str | None = None
     unmatched_answers: int = 0
+
+    @property
+    def left_out(self) -> Counter[str]:
+        """Rows that are no requests to a provider, by reason, of all files."""
+        return sum((file.left_out for file in self.files), Counter())
 
 
 def read_records(
@@ -209,6 +223,9 @@ class _Reading:
                 if not line.isspace():
                     yield _bad_line(item, file_no, error)
                 continue
+            except NotARequest as other:
+                facts.left_out[other.reason] += 1
+                continue
             if self._complete(record, facts):
                 yield record
             elif record.at_us is None:
@@ -221,11 +238,13 @@ class _Reading:
             yield document
             return
         try:
-            for record in format_.decode_document(document, file.source.file_no):
-                if self._complete(record, facts):
-                    yield record
-                elif record.at_us is None:
-                    yield _missing_time(record, record.body or b"")
+            for item in format_.decode_document(document, file.source.file_no):
+                if isinstance(item, NotARequest):
+                    facts.left_out[item.reason] += 1
+                elif isinstance(item, BadLine) or self._complete(item, facts):
+                    yield item
+                elif item.at_us is None:
+                    yield _missing_time(item, item.body or b"")
         except DECODE_ERRORS as error:
             if not document.isspace():
                 yield _bad_line((1, 0, document), file.source.file_no, error)
@@ -321,9 +340,7 @@ def _bad_line(line: Line, file_no: int, error: Exception) -> BadLine:
 
 
 def _bad(line: Line, file_no: int, reason: str, message: str) -> BadLine:
-    number, offset, raw = line
-    raw = raw.rstrip(b"\r\n")
-    return BadLine(file_no, number, offset, reason, message, hashlib.sha256(raw).hexdigest(), raw)
+    return bad_line(file_no, *line, reason, message)
 
 
 def _counted(item: BadLine, facts: FileFacts) -> BadLine:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from cli_support import run
 from sample_run import Req, fill
 
+from cachesim.cli import main
 from cachesim.store.db import open_database
 
 ROOT = Path(__file__).parents[2]
@@ -62,3 +64,22 @@ def test_a_reader_that_goes_early_is_no_failure(database: Path) -> None:
     with os.fdopen(writing, "wb") as gone:
         done = subprocess.run(command, stdout=gone, stderr=subprocess.PIPE, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_what_a_killed_writer_left_is_removed_by_the_next(database: Path, tmp_path: Path) -> None:
+    target = tmp_path / "rows[1].csv"
+    write = "import os, pathlib, signal, sys\nfrom cachesim.cli.output import whole_file\n"
+    write += "with whole_file(pathlib.Path(sys.argv[1])) as file:\n    file.write(b'half')\n    file.flush()\n"
+    killed = subprocess.run(
+        [sys.executable, "-c", write + "    os.kill(os.getpid(), signal.SIGKILL)", str(target)], cwd=ROOT, check=False
+    )
+    assert killed.returncode == -signal.SIGKILL
+    assert [path.name.endswith(".part") for path in tmp_path.glob("rows*")] == [True]
+    running = tmp_path / f"rows[1].csv.{os.getppid()}.part"  # of a process that may still write
+    other = tmp_path / "rows[1].csv.notes.part"  # no process's
+    running.touch()
+    other.touch()
+    with pytest.raises(SystemExit) as done:
+        main(["report", "--db", str(database), "--format", "csv", "--output", str(target)])
+    assert done.value.code == 0
+    assert {path.name for path in tmp_path.glob("rows*")} == {target.name, running.name, other.name}

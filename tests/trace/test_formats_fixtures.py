@@ -61,6 +61,7 @@ def test_fixtures(name: str, forced: bool, monkeypatch: pytest.MonkeyPatch) -> N
     assert [as_written(record) for record in records] == expected["records"]
     bad = [{"line": item.line, "reason": item.reason} for item in found if isinstance(item, BadLine)]
     assert bad == expected["bad_lines"]
+    assert facts.left_out == expected.get("left_out", {})
     assert len({record.digest for record in records}) == len(records)
     assert sum(file.records for file in facts.files) == len(records)
     assert sum(file.bad_lines for file in facts.files) == len(bad)

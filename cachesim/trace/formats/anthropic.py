@@ -21,6 +21,7 @@ from cachesim.trace.formats.base import (
     status_field,
     time_field,
 )
+from cachesim.trace.formats.fields import row_decoder
 from cachesim.trace.usage import reported
 
 
@@ -47,7 +48,7 @@ class _Line(msgspec.Struct):
     id: str | None = None
 
 
-_decode: Final = msgspec.json.Decoder(_Line).decode
+_decode: Final = row_decoder(_Line, "request", "response", "timestamp", "duration_ms", "duration")
 
 
 def decode_line(line: bytes, file_no: int, number: int, offset: int) -> LogRecord:
@@ -119,7 +120,8 @@ def _parsed(text: str) -> dict[str, Any] | None:
 
 def _detect(row: Row) -> bool:
     request = row.get("request")
-    return isinstance(request, dict) and "body" in request
+    is_portkey = "ai_model" in row or "ai_org" in row  # its older exports have such requests too
+    return isinstance(request, dict) and "body" in request and not is_portkey
 
 
 FORMAT: Final = Format(

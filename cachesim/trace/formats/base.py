@@ -14,17 +14,20 @@ from urllib.parse import urlsplit
 import msgspec
 from isal import isal_zlib
 
-from cachesim.core.model import LogRecord, Usage
+from cachesim.core.model import BadLine, LogRecord, Usage
 from cachesim.trace.times import decimal_of, parse_time
 
 Row: TypeAlias = Mapping[str, Any]
 DecodeLine: TypeAlias = Callable[[bytes, int, int, int], LogRecord]
-"""(line, file_no, line number, byte offset) -> record. Raises DECODE_ERRORS."""
+"""(line, file_no, line number, byte offset) -> record. Raises DECODE_ERRORS or NotARequest."""
 KnownPrefix: TypeAlias = Callable[[bytes, int], bytes]
 """(line, where its body begins) -> the part of the body that needs no scanning, up to between two messages; or b"" """
 DecodeKnownLine: TypeAlias = Callable[[bytes, int, int, int, KnownPrefix], LogRecord]
-DecodeDocument: TypeAlias = Callable[[bytes, int], Iterator[LogRecord]]
-"""(document, file_no) -> records, numbered from 1. Raises DECODE_ERRORS."""
+DecodeDocument: TypeAlias = Callable[[bytes, int], "Iterator[LogRecord | BadLine | NotARequest]"]
+"""(document, file_no) -> its requests, and as data the parts that are none or cannot be used, numbered together from 1.
+
+Raises DECODE_ERRORS where the document as a whole is not as it should be.
+"""
 
 CHAT_PATH: Final = "/v1/chat/completions"
 MESSAGES_PATH: Final = "/v1/messages"
@@ -45,6 +48,17 @@ class BadRecord(ValueError):
         super().__init__(message)
         self.reason = reason
 
+
+class NotARequest(Exception):
+    """What a log holds beside requests to a provider: not an error, in no total, counted under a reason code."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+RESPONSE_CACHE: Final = "response_cache"
+"""The reason for rows that a gateway answered from its own cache of whole responses: no provider saw a request."""
 
 DECODE_ERRORS: Final = (BadRecord, msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 """All that a decoder raises for input that is not as it should be."""
@@ -107,6 +121,12 @@ def explain(error: Exception) -> tuple[str, str]:
         name = ".".join(names)
         return f"bad_field:{name}", f"the field {name} {'is missing' if missing else 'has the wrong type'}"
     return "not_json", f"not JSON ({error})"
+
+
+def bad_line(file_no: int, number: int, offset: int, raw: bytes, reason: str, message: str) -> BadLine:
+    """The bad line with this raw text, whose line end is not part of it."""
+    raw = raw.rstrip(b"\r\n")
+    return BadLine(file_no, number, offset, reason, message, hashlib.sha256(raw).hexdigest(), raw)
 
 
 def bad_field(name: str, problem: str) -> BadRecord:
