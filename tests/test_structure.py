@@ -30,6 +30,7 @@ ARROWS: dict[str, set[str]] = {
     "assumed_prices": {"core"},
     "config": {"assumed_prices", "core", "errors"},
     "tariffs": {"assumed_prices", "config", "core", "report"},
+    "starter": {"assumed_prices", "core", "report", "tariffs"},
     "prepare": {"core", "counting"},
     "sweep": {"assumptions", "core", "errors", "run", "store", "stored_plan"},
     "replay": {"core", "index"},

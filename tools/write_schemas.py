@@ -17,7 +17,7 @@ from typing import Any, Final
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from cachesim.cli import check, policies, runs
+from cachesim.cli import check, policies, runs, tariffs
 from cachesim.fan_out import CATCHING
 from cachesim.recommend import Objective
 from cachesim.report import changes, compare, drift, gate, losers, rehearsal, sweeps
@@ -25,6 +25,8 @@ from cachesim.report.columns import COLUMNS, SWEEP_COLUMNS, definition, kind_of
 from cachesim.report.formats import SCHEMA
 from cachesim.report.lists import REQUEST_COLUMNS
 from cachesim.report.query import DIMENSIONS, SWEEP_DIMENSIONS, VARYING
+from cachesim.tariffs import diff
+from cachesim.tariffs.rows import COLUMNS as TARIFF_COLUMNS
 
 FOLDER: Final = Path(__file__).resolve().parent.parent / "docs" / "schemas"
 VERSION: Final = SCHEMA.rpartition("/")[2]
@@ -172,6 +174,13 @@ ANSWERS: Final = (
     ),
     Answer("runs", [Rows("runs", runs.COLUMNS)], words=_RUNS_WORDS),
     Answer("runs show", [Rows("the run", runs.COLUMNS)], words=_RUNS_WORDS),
+    Answer("tariffs show", [Rows("tariffs", TARIFF_COLUMNS)], {"as_of": TIME}),
+    Answer(
+        "tariffs check",
+        [Rows("findings", tariffs.CHECK_COLUMNS)],
+        words={"requests": "requests of the log that it is about", "source": "file and line"},
+    ),
+    Answer("tariffs diff", [Rows("values that differ", diff.COLUMNS)], {"a": NAME, "b": NAME}),
     Answer("policies", [Rows("rules", policies.COLUMNS)], words={"rule": "the rule, as --set names it"}),
 )
 

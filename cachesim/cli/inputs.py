@@ -184,6 +184,21 @@ class Arguments:
             job.calibrated, job.inherited = self.calibrated, inherited or {}
             return prepare(con, job, advance)
 
+    def read_uncounted(
+        self,
+        con: duckdb.DuckDBPyConnection,
+        config: Config,
+        sources: Sequence[Source],
+        on_bad_line: Callable[[BadLine], None] | None = None,
+    ) -> PreparedTrace:
+        """The trace of `sources` without a single token counted, for commands that only look at a log."""
+        from cachesim.config import ModelConfig
+        from cachesim.pipeline import body_rule_sets
+
+        settings = replace(config, models={"*": ModelConfig("unmapped")})
+        options = self.read_options(con, settings)
+        return self.prepare(con, settings, options, body_rule_sets([]), sources, on_bad_line)
+
     @contextmanager
     def _quarantine(self, sources: Sequence[Source]) -> Iterator[Callable[[BadLine], None] | None]:
         """Writes each bad line as one JSON object; the file appears when reading has ended."""

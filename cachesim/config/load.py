@@ -69,7 +69,15 @@ def load_config(paths: Sequence[str] = ()) -> Config:
     A .csv or .parquet file adds its tariffs. Raises InputError for a file that cannot be read and ConfigError, with
     file and line, for what is wrong in one; two files may not set the same thing differently.
     """
-    paths = _paths(paths)
+    return _build(_paths(paths))
+
+
+def no_config() -> Config:
+    """The defaults, whatever files there are."""
+    return _build(())
+
+
+def _build(paths: Sequence[str]) -> Config:
     draft = _read(paths)
     tariff = draft.rows.build(DEFAULT_TARIFF_NAME)
     return Config(

@@ -47,6 +47,11 @@ def number(value: int) -> str:
     return f"{value:,}"
 
 
+def counted(noun: str, count: int) -> str:
+    """`1 finding`, `4 findings`."""
+    return f"{number(count)} {noun}{'' if count == 1 else 's'}"
+
+
 def signed_number(value: int) -> str:
     """1234 → '+1,234', −5 → '−5', 0 → '0'."""
     return f"{'−' if value < 0 else '+' if value else ''}{abs(value):,}"
