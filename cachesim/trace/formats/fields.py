@@ -19,6 +19,7 @@ Row = TypeVar("Row")
 
 _response: Final = msgspec.json.Decoder(_Response)
 _text: Final = msgspec.json.Decoder(str)
+_raw: Final = msgspec.json.Decoder(msgspec.Raw)
 _members: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _object: Final = msgspec.json.Decoder(dict[str, Any])
 _NUMBER: Final = re.compile(r"\d{1,13}(?:\.\d*)?", re.ASCII)
@@ -39,6 +40,21 @@ def nested(raw: msgspec.Raw) -> bytes | None:
         except msgspec.DecodeError:  # a text that begins with a quotation mark
             break
     return None if value in _ABSENT else value
+
+
+def is_json(value: bytes) -> bool:
+    """Whether a text that begins like an array or an object is one.
+
+    >>> is_json(b'[{"role": "user"}]'), is_json(b"[INST] Hello.")
+    (True, False)
+    """
+    if value[:1] not in (b"[", b"{"):
+        return False
+    try:
+        _raw.decode(value)
+    except (msgspec.DecodeError, RecursionError):
+        return False
+    return True
 
 
 def members(raw: msgspec.Raw, name: str) -> dict[str, msgspec.Raw]:
@@ -127,8 +143,11 @@ def text(value: object) -> str | None:
 
 
 def tags_of(values: Mapping[str, Any], *own: str) -> dict[str, str]:
-    """The texts and numbers among values that users attached to a request, without the gateway's `own` prefixes."""
-    named = {name: text(value) for name, value in values.items() if not name.lower().startswith(own)}
+    """The texts and numbers among values that users attached to a request, without the gateway's `own` prefixes.
+
+    Keys are digested, as in `principal_name`.
+    """
+    named = {name: principal_name(value) for name, value in values.items() if not name.lower().startswith(own)}
     return {name: value for name, value in named.items() if value is not None}
 
 

@@ -23,6 +23,7 @@ from cachesim.trace.formats.base import (
 from cachesim.trace.formats.fields import (
     elapsed_us,
     fields,
+    is_json,
     loose_time,
     members,
     nested,
@@ -151,9 +152,13 @@ def _body(row: _Observation) -> tuple[bytes, str]:
     if value is None:
         raise BadRecord("missing_body", "the generation has no input")
     own: dict[str, bytes | msgspec.Raw] = {"model": quoted(row.model or row.provided_model_name)}
-    if value[:1] == b"[":
+    if not is_json(value):  # a prompt in plain text
+        if bytes(row.input)[:1] != b'"':
+            raise bad_field("input", "neither messages nor text")
+        own["messages"] = b'[{"role":"user","content":' + bytes(row.input) + b"}]"
+    elif value[:1] == b"[":
         own["messages"] = value
-    elif value[:1] == b"{":
+    else:
         given = members(msgspec.Raw(value), "input")
         if "messages" in given or any(name in given for name in _PROMPTS):
             own = {**given, **own}
@@ -161,8 +166,6 @@ def _body(row: _Observation) -> tuple[bytes, str]:
             own["messages"] = b"[" + value + b"]"
         else:
             raise bad_field("input", "an object without messages")
-    else:  # a prompt in plain text
-        own["messages"] = b'[{"role":"user","content":' + bytes(row.input) + b"}]"
     return rebuilt({**members(row.model_parameters, "modelParameters"), **own})
 
 

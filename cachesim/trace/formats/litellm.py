@@ -25,6 +25,7 @@ from cachesim.trace.formats.fields import (
     fields,
     first,
     hashed_key,
+    is_json,
     loose_time,
     members,
     nested,
@@ -116,7 +117,7 @@ def _body(row: _Line) -> bytes:
         raise BadRecord("missing_body", "the record has no messages")
     refuse_altered(messages)
     path, name = api_of(row.call_type)
-    if messages[:1] not in b"[{":
+    if not is_json(messages):
         messages = bytes(row.messages)  # a prompt in plain text stays the string it is
     own = {"model": quoted(row.model_group or row.model), name: messages}
     given = members(row.model_parameters, "model_parameters")
