@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
+from cachesim.core.calibration import LEAST_FACTOR, LEAST_REQUESTS, MOST_FACTOR, OFF, Calibration, factor_text
 from cachesim.core.gates import STRATEGIES
 from cachesim.core.ledger import DEFAULT_CACHE_ROW
 from cachesim.run import RunPlan
@@ -18,6 +19,8 @@ from cachesim.trace.times import format_us
 SHORT_DIGEST: Final = 12
 """Digits of a run's digest that name it to people; its number would differ from database to database."""
 
+MODELS_NAMED: Final = 5
+
 Assumption = dict[str, str]
 """`code`: stable name; `text`: one sentence."""
 
@@ -29,17 +32,22 @@ def assumptions(
     prices: Sequence[Prices],
     warnings: Sequence[str],
     continued: str | None,
+    overlap: int = 0,
 ) -> list[Assumption]:
-    """Everything a reader of the numbers has to know, the most decisive first."""
+    """Everything a reader of the numbers has to know, the most decisive first.
+
+    continued: the digest of the run whose index this one starts from; overlap: requests that arrived before its last.
+    """
     found = [
         *_markers(plan),
         *_formats(trace),
         *_tokenizers(trace),
+        *_not_calibrated(trace),
         *_clock(trace, options),
         *_principals(trace),
         *_recorded(trace),
         *tariff_assumptions(plan, prices),
-        *_start(trace, options, continued),
+        *_start(options, continued, overlap),
     ]
     return [{"code": code, "text": text} for code, text in [*found, *(("tariff_warning", w) for w in warnings)]]
 
@@ -93,7 +101,14 @@ def problems(trace: PreparedTrace) -> dict[str, Any]:
     }
 
 
-_OF_RUN_ONLY: Final = ("continued", "cold_start", "floor_override", "default_cache_tariff", "assumed_prices")
+_OF_RUN_ONLY: Final = (
+    "continued",
+    "continued_overlap",
+    "cold_start",
+    "floor_override",
+    "default_cache_tariff",
+    "assumed_prices",
+)
 
 
 def _markers(plan: RunPlan) -> Iterator[tuple[str, str]]:
@@ -114,6 +129,9 @@ def _markers(plan: RunPlan) -> Iterator[tuple[str, str]]:
 
 def _tokenizers(trace: PreparedTrace) -> Iterator[tuple[str, str]]:
     for tokenizer in trace.tokenizers:
+        if tokenizer.calibration is not None:
+            yield "calibrated", _calibrated(tokenizer.calibration)
+            continue
         version = tokenizer.version[:12]
         if tokenizer.exact:
             yield (
@@ -126,6 +144,38 @@ def _tokenizers(trace: PreparedTrace) -> Iterator[tuple[str, str]]:
                 f"tokens: estimated with the embedded tokenizer (version {version}), the floor decided by the same "
                 "estimates; give the model's own with --tokenizer MODEL=SOURCE",
             )
+
+
+def _calibrated(made: Calibration) -> str:
+    """One model's factor, where it is from, and how far its estimates are off with it."""
+    sources = {
+        "fitted": f"fitted to {made.fitted_requests:,} requests",
+        "configured": "as configured",
+        "inherited": "as in the run that is continued",
+    }
+    head = f"estimates × {factor_text(made.factor_e4)} for {made.model}, {sources[made.origin]}"
+    if made.residual_median is None or made.residual_p95 is None:
+        return f"{head}; nothing is reported to check it"
+    which = "others" if made.fitted_requests else "requests"
+    median, p95 = 100 * made.residual_median, 100 * made.residual_p95
+    return f"{head}; {made.checked_requests:,} {which} off by {median:.1f} % (median), {p95:.1f} % (p95)"
+
+
+def _not_calibrated(trace: PreparedTrace) -> Iterator[tuple[str, str]]:
+    """Estimated models that are not scaled, by reason."""
+    by_reason: dict[str, list[str]] = {}
+    for left in trace.facts.get("not_calibrated", ()):
+        why, model = left["why"], left["model"]
+        listed = model if why == OFF else f"{model} ({left['requests']:,})" if why == "few" else f"{model} ({why})"
+        by_reason.setdefault(why.partition(" ")[0], []).append(listed)
+    texts = {
+        OFF: "as asked",
+        "few": f"{LEAST_REQUESTS} requests with reported prompt tokens are needed",
+        "factor": f"beyond {factor_text(LEAST_FACTOR)} to {factor_text(MOST_FACTOR)}, so other things are counted too",
+    }
+    for why, models in by_reason.items():
+        rest = f" and {len(models) - MODELS_NAMED:,} more" if len(models) > MODELS_NAMED else ""
+        yield "not_calibrated", f"estimates not calibrated: {', '.join(models[:MODELS_NAMED])}{rest}; {texts[why]}"
 
 
 def _clock(trace: PreparedTrace, options: ReadOptions) -> Iterator[tuple[str, str]]:
@@ -188,9 +238,15 @@ def tariff_assumptions(plan: RunPlan, prices: Sequence[Prices]) -> Iterator[tupl
         yield "assumed_prices", f"list prices that no tariff gives: {listed}"
 
 
-def _start(trace: PreparedTrace, options: ReadOptions, continued: str | None) -> Iterator[tuple[str, str]]:
+def _start(options: ReadOptions, continued: str | None, overlap: int) -> Iterator[tuple[str, str]]:
     if continued is not None:
         yield "continued", f"the index starts as run {continued[:SHORT_DIGEST]} left it"
+        if overlap:
+            yield (
+                "continued_overlap",
+                f"{overlap:,} requests arrived before the last of run {continued[:SHORT_DIGEST]}: they are replayed "
+                "after it, so both runs together may differ from one over both logs",
+            )
     elif options.since_us is not None:
         yield (
             "cold_start",
