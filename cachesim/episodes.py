@@ -143,7 +143,7 @@ class FollowedLane(Lane):
             return result
         if self._seen.matched is not None:
             self.read((request.scope, self._seen.matched), request)
-        if result.committed and self._is_billed(request, row.prompt_tokens, split):
+        if result.committed and self._is_billed(row, split):
             self._billed.add(request.seq)
         return result
 
@@ -151,10 +151,10 @@ class FollowedLane(Lane):
         """A request reads the entry of a place."""
         self._unread.pop(place, None)
 
-    def _is_billed(self, request: PreparedRequest, prompt_tokens: int | None, split: Classification) -> bool:
-        if not request.succeeded:
-            return False
-        billed = billed_split(prompt_tokens or 0, split.read, *split.creation, self.policy.billing_rule)
+    def _is_billed(self, row: TraceRow, split: Classification) -> bool:
+        if not row.request.succeeded or row.calibrated:
+            return row.request.succeeded
+        billed = billed_split(row.prompt_tokens or 0, split.read, *split.creation, self.policy.billing_rule)
         return billed.state in _SPLIT_BILLED
 
     def commit(self, done: InFlight) -> None:

@@ -6,14 +6,15 @@ import gc
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final
 
 from cachesim.config import Config, model_config
+from cachesim.core.calibration import OFF
 from cachesim.core.model import BadLine
 from cachesim.core.policy import PRESETS, BodyRules, Policy
 from cachesim.counting.accelerator import Counting, CountsDiffer, accelerator, load_accelerated
@@ -38,13 +39,13 @@ from cachesim.trace.stored import digest_file
 if TYPE_CHECKING:
     import duckdb
 
-PREPARED_AS: Final = 2
+PREPARED_AS: Final = 3
 """Changes when preparation gives other results, so that older prepared traces are not reused."""
 
 WORTH_PROCESSES: Final = 128 << 20
 """Bytes of log from which on several reading processes pay for being started."""
 
-_NONE: Final[Counter[str]] = Counter()
+_NO_FACTS: Final = ReadFacts()
 
 Progress = Callable[[int], None]
 
@@ -55,7 +56,9 @@ class Preparation:
 
     strict: any bad line is an error; fresh: read again even if the same was prepared before; jobs: reading processes,
     None for as many as there are cores where the log is large enough for them to pay; accelerate: count with the
-    accelerator where it is installed and counts alike. Neither changes a number. on_remark: told what went another way.
+    accelerator where it is installed and counts alike. Neither changes a number. on_remark: told what went another way;
+    calibrated: False leaves every estimate as it is; inherited: calibrations of the run that is continued, see
+    `trace_reader.calibrations`.
     """
 
     sources: Sequence[Source]
@@ -68,6 +71,17 @@ class Preparation:
     jobs: int | None = 1
     accelerate: bool = True
     on_remark: Callable[[str], None] | None = None
+    calibrated: bool = True
+    inherited: Mapping[str, str] = field(default_factory=dict)
+
+    def calibration(self, model: str) -> tuple[str, str | None]:
+        """What is decided in advance about scaling a model's estimates, see `cachesim.store.calibrate.Choose`."""
+        if not self.calibrated:
+            return "configured", OFF
+        configured = model_config(self.config, model).calibration
+        if configured is not None:
+            return "configured", configured
+        return ("inherited", self.inherited[model]) if model in self.inherited else ("fitted", None)
 
 
 def body_rule_sets(policies: Sequence[Policy]) -> list[BodyRules]:
@@ -200,6 +214,11 @@ def _digest(job: Preparation, inputs: Sequence[str]) -> str:
         "inputs": [[source.name, sha] for source, sha in zip(job.sources, inputs, strict=True)],
         "options": {**asdict(job.options), "principals": sorted(job.options.principals.items())},
         "tokenizers": [tokenizer_version(DEFAULT_TOKENIZER), sorted(versions.items())],
+        "calibration": [
+            job.calibrated,
+            sorted(job.inherited.items()),
+            sorted((pattern, m.calibration) for pattern, m in job.config.models.items() if m.calibration is not None),
+        ],
         "rules": [asdict(rules) for rules in job.rules],
     }
     return sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
@@ -220,7 +239,7 @@ def _read(
         prepared = _built(job, tokenizers, writer, facts, files, bad, progress)
     bad.flush()
     reasons = bad.reasons
-    _refuse_unusable(job, prepared.records, reasons, sum(file.filtered for file in facts.files), facts.left_out)
+    _refuse_unusable(job, prepared.records, reasons, facts)
     digest = _digest(job, [source.sha256 or "" for source in job.sources])
     known = find_trace(con, digest)
     if known is not None:
@@ -237,6 +256,7 @@ def _read(
             "recorded_writes_assumed_5m": prepared.assumed_5m,
             "reading": _reading(job),
         },
+        job.calibration,
     )
 
 
@@ -293,7 +313,11 @@ def _reading(job: Preparation) -> dict[str, Any]:
     regular = [source.path if source.rereadable else None for source in job.sources]
     return {
         "options": {**asdict(job.options), "principals": dict(job.options.principals)},
-        "models": {pattern: [m.tokenizer, m.tokenizer_version] for pattern, m in job.config.models.items()},
+        "models": {
+            pattern: [m.tokenizer, m.tokenizer_version, m.calibration] for pattern, m in job.config.models.items()
+        },
+        "calibrated": job.calibrated,
+        "inherited": dict(job.inherited),
         "paths": [None if path is None else str(path.absolute()) for path in regular],
     }
 
@@ -302,10 +326,10 @@ def _refuse_unusable(
     job: Preparation,
     records: int,
     reasons: Counter[str],
-    filtered: int = 0,
-    left_out: Counter[str] = _NONE,
+    facts: ReadFacts = _NO_FACTS,
 ) -> None:
-    listed = _listed(reasons)
+    listed, left_out = _listed(reasons), facts.left_out
+    filtered = sum(file.filtered for file in facts.files)
     names = ", ".join(source.name for source in job.sources)
     if job.strict and reasons:
         raise NothingUsable(
@@ -313,6 +337,8 @@ def _refuse_unusable(
         )
     if not records and filtered:
         raise NothingUsable(f"{names}: all {filtered} records arrived outside --since and --until; widen them")
+    if not records and facts.only_answers is not None:
+        raise NothingUsable(f"{names}: {facts.only_answers}")
     if not records:
         why = f"{reasons.total()} bad lines: {listed}" if reasons else "nothing in it"
         if left_out:

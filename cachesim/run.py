@@ -12,7 +12,7 @@ from cachesim import __version__
 from cachesim.core.gates import Gates, MarkerStrategy
 from cachesim.core.ledger import TariffSet
 from cachesim.core.policy import Policy, rules
-from cachesim.core.pricing import billed_split
+from cachesim.core.pricing import billed_split, fit_split
 from cachesim.errors import CannotEvaluate, UsageError
 from cachesim.index.memory import MemoryIndex
 from cachesim.replay import Classified, IdealBound, Lane
@@ -202,7 +202,9 @@ class Run:
             if split is None:
                 billed.append(billed_split(prompt_tokens, 0, 0, 0, 0, rule))
             else:
-                billed.append(billed_split(prompt_tokens, split.read, *split.creation, rule))
+                parts = (split.read, *split.creation)
+                fitting = fit_split(prompt_tokens, *parts) if row.calibrated else parts
+                billed.append(billed_split(prompt_tokens, *fitting, rule))
         for variant in variants:
             numbers = priced[self.plan.tariffs.index(variant.tariff)]
             self.writer.classified(variant.number, rows[0].request.seq, results, billed, numbers)

@@ -198,6 +198,7 @@ def trace_with_rules(
     models = {pattern: ModelConfig(*tokenizer) for pattern, tokenizer in reading["models"].items()}
     config = Config(None, {}, models, TariffSet("", (), ()), {}, False, [], ())
     job = Preparation(sources, ReadOptions(**reading["options"]), config, known)
+    job.calibrated, job.inherited = reading.get("calibrated", True), reading.get("inherited", {})
     _check_tokenizers(run, job, digest)
     job.rules = [*known, *wanted]
     return prepare(con, job, progress)

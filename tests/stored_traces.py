@@ -185,7 +185,7 @@ def stored(con: duckdb.DuckDBPyConnection, trace: VariedTrace) -> int:
     _insert(con, "nodes", trace_no, len(trace.tree), {**nodes, "digest": trace.tree.digests}, "node")
     for number, totals in enumerate(trace.cumulative):
         con.execute(
-            "INSERT INTO trace_tokenizers VALUES (?, ?, ?, ?, true)",
+            "INSERT INTO trace_tokenizers (trace_no, tokenizer_no, source, version, exact) VALUES (?, ?, ?, ?, true)",
             [trace_no, number, f"t{number}.json", trace.versions[number]],
         )
         same = [number] * len(totals)

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ledger_files import BASE_HEAD, CACHE_HEAD, base, cache, write
 
-from cachesim.config import load_config, load_tariff_set
+from cachesim.config import examine_tariff_set, load_config, load_tariff_set
 from cachesim.core.ledger import PURPOSES, TariffSet
 from cachesim.errors import ConfigError
 
@@ -246,3 +246,45 @@ class TestDumps:
         write("t.toml", cache(valid_until="9999-12-31T00:00:00Z"), cache(valid_from=far))
         [gap] = load_tariff_set("t.toml").warnings
         assert gap == "t.toml:9: cache tariffs of m leave a gap after t.toml:1, before 9999-12-31"
+
+
+ODD_CELLS = ["", "m", "1e-6", "-1", "1e400", "NaN", "2026-01-01T00:00:00Z", "2026-13-01", "batch", "\ufeff", "=1+1"]
+CELLS = st.text(max_size=12) | st.sampled_from(ODD_CELLS) | st.integers().map(str)
+ODD_VALUES = st.one_of(
+    st.none(), st.booleans(), st.floats(), st.binary(max_size=4), st.dates(), st.lists(st.integers(0, 9))
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.sampled_from([BASE_HEAD, CACHE_HEAD]), st.lists(st.lists(CELLS, min_size=7, max_size=8), max_size=4))
+def test_any_csv_is_a_ledger_or_has_findings_with_their_place(head: str, rows: list[list[str]]) -> None:
+    text = io.StringIO()
+    csv.writer(text).writerows([head.split(","), *rows])
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "t.csv"
+        path.write_text(text.getvalue(), encoding="utf-8", newline="")
+        try:
+            _, findings = examine_tariff_set(str(path))
+        except ConfigError as error:
+            refused = str(error)
+        else:
+            refused = next((str(finding) for finding in findings if finding.fatal), "")
+        if refused:
+            assert refused.startswith(str(path))
+            with pytest.raises(ConfigError):
+                load_tariff_set(str(path))
+        else:
+            assert load_tariff_set(str(path)).warnings == tuple(map(str, findings))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(ODD_VALUES, min_size=7, max_size=7))
+def test_any_parquet_without_a_model_is_one_clear_error(values: list[object]) -> None:
+    import polars as pl
+
+    columns = {name: [value] for name, value in zip(BASE_HEAD.split(","), values, strict=True)}
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "t.parquet"
+        pl.DataFrame(columns).write_parquet(path)
+        with pytest.raises(ConfigError, match=r"t\.parquet:1: "):
+            load_tariff_set(str(path))

@@ -15,6 +15,7 @@ from cachesim.cli.inputs import (
     Interval,
     Jobs,
     LogFormat,
+    MappingFile,
     Principal,
     Since,
     Start,
@@ -66,6 +67,7 @@ def check(
     until: Until = None,
     timezone: Zone = "UTC",
     log_format: LogFormat = None,
+    mapping: MappingFile = None,
     start: Start = None,
     interval: Interval = None,
     bad_lines: BadLines = None,
@@ -81,11 +83,7 @@ def check(
     Nothing is stored and no token is counted, so it is fast. Programs get a row per model; files and gaps are in the
     JSON. Exit code 65 if nothing is usable.
     """
-    from dataclasses import replace
-
     from cachesim.check import BadLineSample, check_log
-    from cachesim.config import ModelConfig
-    from cachesim.pipeline import body_rule_sets
     from cachesim.store.db import IN_MEMORY, open_database
 
     arguments = Arguments(
@@ -103,15 +101,15 @@ def check(
         bad_lines_raw,
         strict,
         quiet,
-        jobs,
+        jobs=jobs,
+        mapping=mapping,
     )
-    settings = replace(arguments.config(), models={"*": ModelConfig("unmapped")})
+    settings = arguments.config()
     seen = BadLineSample()
     with open_database(IN_MEMORY) as con:
         sources = arguments.sources()
         try:
-            options = arguments.read_options(con, settings)
-            trace = arguments.prepare(con, settings, options, body_rule_sets([]), sources, seen.add)
+            trace = arguments.read_uncounted(con, settings, sources, seen.add)
         except CachesimError:
             _print_bad_lines(seen, sources, console(stderr=True))
             raise

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -47,11 +47,20 @@ TokenizerOptions = Annotated[
         _COUNT,
     ),
 ]
+NoCalibration = Annotated[
+    bool,
+    typer.Option(
+        "--no-calibration",
+        help="Leave estimates of the embedded tokenizer as they are, whatever prompt tokens the log reports.",
+        rich_help_panel=_COUNT,
+    ),
+]
 Principal = Annotated[str | None, _option("--principal", "NAME", "Principal of requests that name none.", _COUNT)]
 Since = Annotated[str | None, _option("--since", "TIME", "Replay from this arrival on (a cold start).")]
 Until = Annotated[str | None, _option("--until", "TIME", "Replay only what arrived before.")]
 Zone = Annotated[str, _option("--timezone", "ZONE", "Of times without an offset in options.")]
 LogFormat = Annotated[str | None, _option("--log-format", "NAME", "Instead of detecting it.")]
+MappingFile = Annotated[str | None, _option("--mapping", "FILE", "Says what is what in a log of no known format.")]
 Start = Annotated[str | None, _option("--start", "TIME", "Arrival of the first request of a log without times.")]
 Interval = Annotated[str | None, _option("--interval", "DURATION", "Time between such requests: 250ms, 1s, 5m …")]
 BadLines = Annotated[Path | None, _option("--bad-lines", "FILE", "Write file, line, offset and reason of bad lines.")]
@@ -102,6 +111,8 @@ class Arguments:
     bad_lines_raw: bool
     strict: bool
     quiet: bool
+    calibrated: bool = True
+    mapping: str | None = None
     jobs: int | None = None
     accelerate: bool = True
 
@@ -117,11 +128,13 @@ class Arguments:
                 model, source = "*", text
             if not model or not source:
                 raise UsageError(f"--tokenizer {text!r}: MODEL=SOURCE was expected")
-            models[model] = ModelConfig(source, None)
+            calibration = models[model].calibration if model in models else None
+            models[model] = ModelConfig(source, None, calibration)
         return replace(config, models=models)
 
     def read_options(self, con: duckdb.DuckDBPyConnection, config: Config) -> ReadOptions:
-        """How to complete and choose records. Raises UsageError for times that are none."""
+        """How to complete and choose records. Raises UsageError for times that are none, ConfigError for a mapping."""
+        from cachesim.config.mapping import load_mapping
         from cachesim.report.times import check_order, parse_instant
         from cachesim.trace.reader import ReadOptions
         from cachesim.trace.times import parse_duration
@@ -146,6 +159,7 @@ class Arguments:
             until_us=until_us,
             principals=config.principals,
             strict_principals=config.strict_principals,
+            mapping=None if self.mapping is None else load_mapping(self.mapping),
         )
 
     def sources(self) -> list[Source]:
@@ -171,8 +185,12 @@ class Arguments:
         rules: Sequence[BodyRules],
         sources: Sequence[Source],
         on_bad_line: Callable[[BadLine], None] | None = None,
+        inherited: Mapping[str, str] | None = None,
     ) -> PreparedTrace:
-        """The prepared trace of `sources`, with progress, quarantining bad lines on the way."""
+        """The prepared trace of `sources`, with progress, quarantining bad lines on the way.
+
+        inherited: calibrations of the run that is continued.
+        """
         from cachesim.cli.progress import progress
         from cachesim.pipeline import Preparation, prepare
 
@@ -190,7 +208,23 @@ class Arguments:
             fresh = self.bad_lines is not None
             job = Preparation(sources, options, config, rules, self.strict, fresh, bad_line, self.jobs)
             job.accelerate, job.on_remark = self.accelerate, self._remark
+            job.calibrated, job.inherited = self.calibrated, inherited or {}
             return prepare(con, job, advance)
+
+    def read_uncounted(
+        self,
+        con: duckdb.DuckDBPyConnection,
+        config: Config,
+        sources: Sequence[Source],
+        on_bad_line: Callable[[BadLine], None] | None = None,
+    ) -> PreparedTrace:
+        """The trace of `sources` without a single token counted, for commands that only look at a log."""
+        from cachesim.config import ModelConfig
+        from cachesim.pipeline import body_rule_sets
+
+        settings = replace(config, models={"*": ModelConfig("unmapped")})
+        options = self.read_options(con, settings)
+        return self.prepare(con, settings, options, body_rule_sets([]), sources, on_bad_line)
 
     @contextmanager
     def _quarantine(self, sources: Sequence[Source]) -> Iterator[Callable[[BadLine], None] | None]:

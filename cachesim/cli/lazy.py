@@ -27,6 +27,7 @@ class Entry:
 COMMANDS: Final[tuple[Entry, ...]] = (
     Entry("replay", "Replay", "Replay request logs through one or more cache policies and tariffs."),
     Entry("check", "Replay", "Read logs and configuration without replaying, and say what would be assumed."),
+    Entry("init", "Replay", "Write a commented cachesim.toml to start from, made from a log."),
     Entry("report", "Results", "Hit rates and bills of a run, by model, principal, day, tag, request …"),
     Entry("index", "Results", "The cache index over time: what is live when, how often read, and dead writes."),
     Entry("runs", "Results", "List, show and delete the runs of a database."),

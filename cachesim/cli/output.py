@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, Final
+from typing import IO, TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
@@ -75,27 +75,41 @@ def emit(report: Report, form: Format, output: Path | None) -> None:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[IO[bytes]]:
-    """A binary file that replaces `path` only when everything is written.
+    """A binary file that replaces `path` only when everything is written; devices and pipes are written to as they are.
 
     What writers that were killed left beside it is removed. Raises InputError for a place that cannot be written to,
     and for a database: a report must never replace one.
     """
     if path.is_dir() or not path.name:
         raise InputError(f"{path}: a directory; name a file to write to")
+    if _is_device(path):
+        with _opened(path, path, "ab") as file:  # what stdout leads to is not cut off either
+            yield file
+        return
     if is_database(path):
         raise InputError(f"{path}: a DuckDB database, which would be replaced; write to another file")
-    _remove_leftovers(path)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    target = path.resolve()  # a link stays one
+    _remove_leftovers(target)
+    part = target.with_name(f"{target.name}.{os.getpid()}.part")
     try:
-        file = part.open("wb")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror}); choose another --output") from error
-    try:
-        with file:
+        with _opened(part, path, "wb") as file:
             yield file
-        part.replace(path)
+        part.replace(target)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _is_device(path: Path) -> bool:
+    """Whether it is no file to replace: /dev/null, /dev/stdout even where that leads to a file, a pipe."""
+    return (path.exists() and not path.is_file()) or path.absolute().parts[1:2] in (("dev",), ("proc",))
+
+
+def _opened(place: Path, path: Path, mode: Literal["ab", "wb"]) -> IO[bytes]:
+    """`place`, open to write what `path` is to hold; raises InputError."""
+    try:
+        return place.open(mode)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror}); choose another --output") from error
 
 
 def _remove_leftovers(path: Path) -> None:

@@ -18,7 +18,9 @@ from cachesim.cli.inputs import (
     Interval,
     Jobs,
     LogFormat,
+    MappingFile,
     NoAccelerator,
+    NoCalibration,
     Principal,
     Since,
     Start,
@@ -104,11 +106,13 @@ def replay(
     markers: Markers = "as-captured",
     tariff: Tariffs = None,
     tokenizer: TokenizerOptions = None,
+    no_calibration: NoCalibration = False,
     principal: Principal = None,
     since: Since = None,
     until: Until = None,
     timezone: Zone = "UTC",
     log_format: LogFormat = None,
+    mapping: MappingFile = None,
     start: Start = None,
     interval: Interval = None,
     continue_run: Continue = None,
@@ -147,8 +151,10 @@ def replay(
         bad_lines_raw,
         strict,
         quiet,
-        jobs,
-        not no_accelerator,
+        not no_calibration,
+        mapping=mapping,
+        jobs=jobs,
+        accelerate=not no_accelerator,
     )
     if output is not None and any(Path(file).exists() and output.exists() and output.samefile(file) for file in files):
         raise UsageError(f"--output {output}: one of the logs, which would be replaced; write to another file")
@@ -230,17 +236,26 @@ def _run(
 ) -> int:
     from cachesim.assumptions import assumptions, problems
     from cachesim.cli.progress import progress
+    from cachesim.core.calibration import OFF
     from cachesim.pipeline import body_rule_sets, no_collection
     from cachesim.report.runs import find_run, show_run
     from cachesim.run import Run
     from cachesim.store.db import transaction
+    from cachesim.store.trace_reader import calibrations
     from cachesim.stored_plan import plan_options
 
     found = None if continue_run is None else show_run(con, find_run(con, continue_run))
     earlier = None if found is None else (found.run_no, found.digest)
     continues = None if found is None else found.digest
+    inherited = {} if found is None else calibrations(con, found.trace_no)
+    if not arguments.calibrated and set(inherited.values()) - {OFF}:
+        raise UsageError(
+            f"--no-calibration: run {continue_run} is calibrated, and other counts would find nothing in its index;"
+            " leave the option out, or replay that run with it too"
+        )
     options = arguments.read_options(con, config)
-    trace = arguments.prepare(con, config, options, body_rule_sets(plan.policies), arguments.sources())
+    rules = body_rule_sets(plan.policies)
+    trace = arguments.prepare(con, config, options, rules, arguments.sources(), inherited=inherited)
     warnings = [*config.warnings, *(w for t in plan.tariffs if t is not config.tariff for w in t.warnings)]
     replaying = progress(trace.request_count, "replaying", arguments.quiet, unit="requests")
     with no_collection(), transaction(con), replaying as advance:

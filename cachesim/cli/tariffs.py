@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -86,20 +86,15 @@ def show(
     from cachesim.tariffs.rows import COLUMNS, tariff_rows
     from cachesim.tariffs.screen import print_set
 
-    wanted = set(split_commas(model))
+    chosen = _sets(sets, config)
     with _log(log, timezone, log_format, start, interval, quiet=quiet) as seen:
         at_us = None if at is None else _instant(seen, at, timezone)
     as_of_us = at_us if at_us is not None else seen.last_us
     if as_of_us is None and form is Format.TABLE:
         as_of_us = _now_us()
-    found = {
-        tariff: [
-            row
-            for row in tariff_rows(tariff, at_us=at_us, as_of_us=as_of_us, models=seen.models)
-            if not wanted or row["model"] in wanted
-        ]
-        for tariff in _sets(sets, config)
-    }
+    found = {tariff: tariff_rows(tariff, at_us=at_us, as_of_us=as_of_us, models=seen.models) for tariff in chosen}
+    if wanted := split_commas(model):
+        found = _of_models(found, wanted, seen.models)
     if form is Format.TABLE:
         with screen(output) as out:
             for tariff, rows in found.items():
@@ -111,6 +106,19 @@ def show(
     warnings = [{"code": "tariff_warning", "text": text} for tariff in found for text in tariff.warnings]
     more = {"as_of": None if as_of_us is None else instant_text(as_of_us)}
     emit(Report("tariffs show", COLUMNS, rows, assumptions=warnings, more=more), form, output)
+
+
+def _of_models(
+    found: dict[TariffSet, list[Row]], wanted: Sequence[str], of_log: Sequence[str]
+) -> dict[TariffSet, list[Row]]:
+    """The rows of these models, and those of every model. UsageError for one that neither a set nor the log knows."""
+    from cachesim.core.ledger import EVERY_MODEL
+
+    known = sorted({row["model"] for rows in found.values() for row in rows} - {EVERY_MODEL} | set(of_log))
+    for name in wanted:
+        if name not in known:
+            raise UsageError(unknown("--model", name, known))
+    return {tariff: [r for r in rows if r["model"] in (*wanted, EVERY_MODEL)] for tariff, rows in found.items()}
 
 
 @app.command(
@@ -140,14 +148,14 @@ def check(
     Exit code 1 if anything is found.
     """
     from cachesim.report.render import say
+    from cachesim.report.tables import counted
     from cachesim.tariffs.check import CODES, requests_of
-    from cachesim.tariffs.screen import counted
 
     ignored = set(split_commas(ignore))
     for code in ignored - CODES.keys():
         raise UsageError(unknown("--ignore", code, CODES))
+    examined = list(_examined(sets, config))
     with _log(log, timezone, log_format, start, interval, quiet=quiet) as seen:
-        examined = list(_examined(sets, config))
         rows = [
             row
             for tariff, findings in examined
@@ -237,9 +245,8 @@ def _log(
     *,
     quiet: bool,
 ) -> Iterator[_Seen]:
-    """The log read as `check` reads it: nothing is counted and nothing is stored."""
-    from cachesim.config import ModelConfig
-    from cachesim.pipeline import body_rule_sets
+    """The log read as `check` reads it, whatever the configuration: nothing is counted and nothing is stored."""
+    from cachesim.config import no_config
     from cachesim.store.db import IN_MEMORY, open_database
 
     with open_database(IN_MEMORY) as con:
@@ -249,9 +256,7 @@ def _log(
         arguments = Arguments(
             logs, None, None, None, None, None, timezone, log_format, start, interval, None, False, False, quiet
         )
-        settings = replace(arguments.config(), models={"*": ModelConfig("unmapped")})
-        options = arguments.read_options(con, settings)
-        trace = arguments.prepare(con, settings, options, body_rule_sets([]), arguments.sources())
+        trace = arguments.read_uncounted(con, no_config(), arguments.sources())
         sql = "SELECT max(at_us), list(DISTINCT model ORDER BY model) FILTER (model IS NOT NULL) FROM requests"
         row = con.execute(f"{sql} WHERE trace_no = ?", [trace.trace_no]).fetchone()
         assert row is not None, "an aggregate has one row"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cachesim.config.ledgers import Finding
-from cachesim.config.load import DEFAULT_FILE, Config, ModelConfig, examine_config, load_config, model_config
+from cachesim.config.load import DEFAULT_FILE, Config, ModelConfig, examine_config, load_config, model_config, no_config
 from cachesim.config.rules import apply_rules, parse_set
 from cachesim.config.tariff_files import examine_tariff_set, load_tariff_set, load_tariff_sets
 
@@ -19,5 +19,6 @@ __all__ = [
     "load_tariff_set",
     "load_tariff_sets",
     "model_config",
+    "no_config",
     "parse_set",
 ]

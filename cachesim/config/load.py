@@ -14,13 +14,14 @@ from cachesim.config.rules import check_rule
 from cachesim.config.tables import is_table
 from cachesim.config.tariff_files import DEFAULT_TARIFF_NAME, TariffRows
 from cachesim.config.toml import TomlFile, check_sections, did_you_mean, kind_of, read_toml
+from cachesim.core.calibration import LEAST_FACTOR, MOST_FACTOR, OFF, factor_text, parse_factor
 from cachesim.core.ledger import TariffSet
 from cachesim.core.policy import PRESETS
 from cachesim.errors import ConfigError
 
 DEFAULT_FILE: Final = "cachesim.toml"
 
-_MODEL_KEYS: Final = ("tokenizer", "tokenizer_version")
+_MODEL_KEYS: Final = ("tokenizer", "tokenizer_version", "calibration")
 _NAMED_TOKENIZERS: Final = ("default", "unmapped")
 _TOKENIZER_SCHEMES: Final = ("hub:", "package:")
 _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
@@ -33,11 +34,13 @@ Value = TypeVar("Value")
 class ModelConfig:
     """How a model's tokens are counted; None: not configured. A path is relative to the working directory.
 
-    where: file and line of the tokenizer in a configuration; "" from elsewhere.
+    calibration: factor of its estimates with four decimals ("1.0874"), or "off"; where: file and line of the tokenizer
+    in a configuration, "" from elsewhere.
     """
 
     tokenizer: str | None = None
     tokenizer_version: str | None = None
+    calibration: str | None = None
     where: str = field(default="", compare=False)
 
 
@@ -66,7 +69,15 @@ def load_config(paths: Sequence[str] = ()) -> Config:
     A .csv or .parquet file adds its tariffs. Raises InputError for a file that cannot be read and ConfigError, with
     file and line, for what is wrong in one; two files may not set the same thing differently.
     """
-    paths = _paths(paths)
+    return _build(_paths(paths))
+
+
+def no_config() -> Config:
+    """The defaults, whatever files there are."""
+    return _build(())
+
+
+def _build(paths: Sequence[str]) -> Config:
     draft = _read(paths)
     tariff = draft.rows.build(DEFAULT_TARIFF_NAME)
     return Config(
@@ -193,8 +204,26 @@ def _model(file: TomlFile, pattern: str, entry: object) -> ModelConfig:
             raise ConfigError(f"{place}: unknown key {key[:60]}, {did_you_mean(key, _MODEL_KEYS)}")
         if not isinstance(value, str) or not value:
             raise ConfigError(f"{place}: {key} is {kind_of(value)}, a string that is not empty was expected")
-    where = file.where("models", pattern, "tokenizer")
-    return ModelConfig(_from_here(file.name, entry.get("tokenizer")), entry.get("tokenizer_version"), where)
+    tokenizer, where = _from_here(file.name, entry.get("tokenizer")), file.where("models", pattern, "tokenizer")
+    return ModelConfig(tokenizer, entry.get("tokenizer_version"), _calibration(file, pattern, entry), where)
+
+
+def _calibration(file: TomlFile, pattern: str, entry: Mapping[str, Any]) -> str | None:
+    text = entry.get("calibration")
+    if text is None or text == OFF:
+        return text
+    where = file.where("models", pattern, "calibration")
+    if entry.get("tokenizer", "default") != "default":
+        raise ConfigError(
+            f"{where}: calibration beside a tokenizer, whose counts are never scaled: remove one of the two"
+        )
+    factor_e4 = parse_factor(text)
+    if factor_e4 is None:
+        bounds = f"from {factor_text(LEAST_FACTOR)} to {factor_text(MOST_FACTOR)}"
+        raise ConfigError(
+            f'{where}: calibration is no factor {bounds} of at most four decimals, like "1.0874", nor "off"'
+        )
+    return factor_text(factor_e4)
 
 
 def _from_here(file: str, tokenizer: str | None) -> str | None:

@@ -21,7 +21,8 @@ from cachesim.trace.reader import FileFacts, ReadFacts
 
 _DIGEST_BYTES: Final = 32
 _TEXT_DIGEST_BYTES: Final = 16
-_ADDED: Final = ("records", "filtered", "without_duration", "default_principal", "unscoped", "synthetic_times")
+_ADDED: Final = ("records", "filtered", "without_duration", "default_principal", "unscoped", "synthetic_times",
+          "unanswered")  # fmt: skip
 _KEPT: Final = {"name", "log_format", "first_at_us", "last_at_us", "out_of_order", "bad", "left_out", *_ADDED}
 
 

@@ -32,7 +32,7 @@ from cachesim.prepare.chains import Slots
 from cachesim.prepare.tokenizers import UNMAPPED, Mapped, ModelTokenizer
 from cachesim.trace.open import Source
 from cachesim.trace.ranges import Kind, Part, log_file
-from cachesim.trace.reader import ReadFacts, ReadOptions, read_files
+from cachesim.trace.reader import ReadFacts, ReadOptions, forced_format, read_files
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -106,7 +106,11 @@ class _Reader:
         self._file_no = part.file_no
         facts, task = ReadFacts(), self._task
         file, lines = log_file(
-            task.sources[part.file_no], part, task.kinds[part.file_no], lambda n: self._send(encode(ADVANCE, n))
+            task.sources[part.file_no],
+            part,
+            task.kinds[part.file_no],
+            forced_format(task.options),
+            lambda n: self._send(encode(ADVANCE, n)),
         )
         known = self._builder.reader.parts.known_prefix
         for item in read_files([file], task.options, None, facts, known, name_records=False):

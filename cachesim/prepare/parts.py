@@ -73,6 +73,11 @@ class TakenApart(NamedTuple):
     fresh: int
     values: list[tuple[Json, bool]]
 
+    @property
+    def messages(self) -> int:
+        """How many messages the body has."""
+        return len(self.values) if self.known is None else self.known.depth
+
 
 class _Walked(NamedTuple):
     """How far the body at line[start:] was known: up to `position`, behind `known`."""

@@ -6,6 +6,7 @@ from array import array
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+from cachesim.core.calibration import Calibration
 from cachesim.counting.accelerator import Counting
 from cachesim.counting.counter import TokenCounter
 from cachesim.counting.resolve import DEFAULT_TOKENIZER, load_tokenizer, tokenizer_version
@@ -23,11 +24,21 @@ class ModelTokenizer(NamedTuple):
 
 
 class UsedTokenizer(NamedTuple):
-    """A tokenizer of the trace; `exact` is false for the embedded default, whose counts are estimates."""
+    """A tokenizer of the trace; `exact` is false for the embedded default, whose counts are estimates.
+
+    counts_no: the tokenizer whose counts a calibrated one scales, None for one that counts itself.
+    """
 
     source: str
     version: str
     exact: bool
+    counts_no: int | None = None
+    calibration: Calibration | None = None
+
+    @property
+    def model(self) -> str | None:
+        """The model that a calibrated one counts for; None: any."""
+        return None if self.calibration is None else self.calibration.model
 
 
 class Mapped(NamedTuple):
@@ -59,6 +70,7 @@ class Tokenizers:
         self.used: list[UsedTokenizer] = []
         self.counters: list[TokenCounter] = []
         self._counters: dict[str, TokenCounter] = {}
+        self._counter_of: dict[str | None, TokenCounter] = {}
         self._unmapped = Mapped(-1, Slots(None))
 
     def of(self, alias: str | None) -> Mapped:
@@ -74,8 +86,12 @@ class Tokenizers:
 
     def counter(self, alias: str | None) -> TokenCounter:
         """Who counts for a model alias that has a tokenizer, be it numbered or not."""
-        choice = self._choose(alias)
-        return self._counter(choice, tokenizer_version(choice.source, choice.version))
+        counter = self._counter_of.get(alias)
+        if counter is None:
+            choice = self._choose(alias)
+            counter = self._counter(choice, tokenizer_version(choice.source, choice.version))
+            self._counter_of[alias] = counter
+        return counter
 
     def _map(self, choice: ModelTokenizer) -> Mapped:
         if choice.source == UNMAPPED:

@@ -279,6 +279,7 @@ GROUP_TITLES: Final[dict[str, str]] = {
     "tariff": "the set of prices",
     "markers": "where cache markers come from: as captured, or a strategy that replaces them",
     "model": "virtual model (alias)",
+    "counted": "exact: with a tokenizer that was given; estimated: with the embedded one, × its calibration factor",
     "variant": "position in the grid of a sweep; 0 is `now`",
     "floor": "min_prefix_tokens of the variant; empty: the tariff's own",
     "ttl": "lifetime given to every entry, 1h+5m: tools and system blocks 1h, all others 5m; empty: as marked",
@@ -359,6 +360,17 @@ LOSSES: Final[tuple[Column, ...]] = (
 )  # fmt: skip
 """The two sides of delta; see `cachesim.report.losers`."""
 
+DRIFT: Final = (
+    Column("with_tools", "tools", "", "flag", "whether the request brings tools", "", 96),
+    Column("messages", "messages", "messages", "count", "messages in the bodies of these requests", "", 40),
+    Column("uncounted_tokens", "uncounted", "tokens", "tokens",
+           "reported prompt tokens − local tokens: chat template, tools; negative: counted too many", "", 70),
+    Column("uncounted_per_request", "per request", "tokens", "mean", "uncounted tokens / requests", "", 80),
+    Column("uncounted_per_message", "per message", "tokens", "mean", "uncounted tokens / messages", "", 85),
+    Column("off_median", "median off", "share", "rate", "median of |local − reported| / reported", "", 60),
+    Column("off_p95", "p95 off", "share", "rate", "95th percentile of |local − reported| / reported", "", 61),
+)  # fmt: skip
+"""How local counts differ from reported ones; see `cachesim.report.drift`."""
 LIVES: Final = tuple(
     Column(name, title, unit, kind, definition, "", weight)
     for name, title, unit, kind, definition, weight in (
@@ -462,7 +474,7 @@ TARIFFS: Final[tuple[Column, ...]] = (
 """A row of a tariff ledger; see `cachesim.tariffs`."""
 
 BY_NAME: Final[dict[str, Column]] = {
-    column.name: column for column in (*_ALL, IDEAL, *VERSUS, *LOSSES, *LIVES, *COMPARED, *TARIFFS)
+    column.name: column for column in (*_ALL, IDEAL, *VERSUS, *LOSSES, *DRIFT, *LIVES, *COMPARED, *TARIFFS)
 }
 
 _OTHER_KINDS: Final[dict[str, Kind]] = {

@@ -32,6 +32,9 @@ SIGNED: Final = frozenset(
         "per_mtok_share",
         "read_tokens_change",
         "creation_tokens_change",
+        "uncounted_tokens",
+        "uncounted_per_request",
+        "uncounted_per_message",
     }
 )
 """Differences: a plus sign shows that they are."""
@@ -42,6 +45,11 @@ KEEP: Final = 1000
 def number(value: int) -> str:
     """1234567 → '1,234,567'."""
     return f"{value:,}"
+
+
+def counted(noun: str, count: int) -> str:
+    """`1 finding`, `4 findings`."""
+    return f"{number(count)} {noun}{'' if count == 1 else 's'}"
 
 
 def signed_number(value: int) -> str:
@@ -100,7 +108,7 @@ def cell(name: str, value: Any, decimals: int = 2) -> str:
         case "rate":
             return percent(value, signed=name in SIGNED)
         case "mean":
-            return f"{value:,.1f}"
+            return f"{value:{'+' if name in SIGNED else ''},.1f}".replace("-", "−")
         case "points":
             return points(value)
         case "time":

@@ -27,14 +27,14 @@ def inherit_prefixes(
     rules: one set per bound; scopes: of `trace`. Runs deleted since are left out.
     """
     numbers = dict(zip(trace.digests, trace.prefixes, strict=True))
-    versions = {tokenizer.version: number for number, tokenizer in enumerate(trace.tokenizers)}
     ((first_us,),) = con.execute("SELECT min(at_us) FROM requests WHERE trace_no = ?", [trace.trace_no]).fetchall()
     for trace_no in _traces_up_to(con, run_no):
         earlier = load_trace(con, trace_no)
         here = [numbers.get(digest, -1) for digest in earlier.digests]
+        tokenizers = [trace.tokenizer_no(tokenizer.version, tokenizer.model or "") for tokenizer in earlier.tokenizers]
         for ideal, own in zip(ideals, rules, strict=True):
             for request, nodes in _held(con, earlier, own, first_us):
-                tokenizer = versions.get(earlier.tokenizers[request.tokenizer].version)
+                tokenizer = tokenizers[request.tokenizer]
                 prefixes = [here[node] for node in nodes if here[node] >= 0]
                 if tokenizer is not None and prefixes and request.principal is not None and request.model is not None:
                     scope = scopes.number(request.principal, request.model, tokenizer)

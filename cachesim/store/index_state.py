@@ -36,6 +36,7 @@ class Places:
 
     def __init__(self, trace: PreparedTrace, scopes: Scopes) -> None:
         self._scopes = scopes
+        self._trace = trace
         self._versions = [tokenizer.version for tokenizer in trace.tokenizers]
         self._digests = trace.digests
         self._prefixes = trace.prefixes
@@ -52,9 +53,12 @@ class Places:
 
     def place(self, key: Key) -> tuple[int, int]:
         """(scope, prefix) of a key whose prefix is expected."""
-        if key.version not in self._versions:
-            self._versions.append(key.version)
-        tokenizer = self._versions.index(key.version)
+        tokenizer = self._trace.tokenizer_no(key.version, key.model)
+        if tokenizer is None:
+            own = len(self._trace.tokenizers)
+            if key.version not in self._versions[own:]:
+                self._versions.append(key.version)
+            tokenizer = self._versions.index(key.version, own)
         return self._scopes.number(key.principal, key.model, tokenizer), self._numbers[key.prefix_hash]
 
     def key(self, scope: int, prefix: int) -> Key:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cachesim.core.ledger import TariffSet
 from cachesim.report.render import explain_columns, note_dropped, say
-from cachesim.report.tables import NONE, number, table, table_columns
+from cachesim.report.tables import NONE, counted, number, table, table_columns
 from cachesim.report.times import instant_text
 from cachesim.tariffs.rows import BASE_FIGURES, BREAK_EVEN, CACHE_FIGURES, SCOPE, TAIL
 
@@ -65,11 +65,6 @@ def _short(at_us: int) -> str:
     ('1970-01-02', '1970-01-02T00:00:01Z')
     """
     return instant_text(at_us).removesuffix("T00:00:00Z")
-
-
-def counted(noun: str, count: int) -> str:
-    """`1 finding`, `4 findings`."""
-    return f"{number(count)} {noun}{'' if count == 1 else 's'}"
 
 
 def _columns(ledger: str, rows: Sequence[Row]) -> Iterator[str]:

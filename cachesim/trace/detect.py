@@ -14,7 +14,7 @@ from cachesim.core.model import BadLine
 from cachesim.errors import InputError, UsageError
 from cachesim.trace.containers import Container, Rows
 from cachesim.trace.formats import FORMATS, Format
-from cachesim.trace.formats.base import DECODE_ERRORS, Row
+from cachesim.trace.formats.base import DECODE_ERRORS, Join, Row
 from cachesim.trace.open import MAX_LINE_BYTES, Line, Progress, Source
 
 SAMPLE_ROWS: Final = 20
@@ -28,12 +28,12 @@ _members: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 @dataclass(slots=True)
 class LogFile:
-    """A source and its format, None where nothing in it is a record; is_answers: it holds the format's answers."""
+    """A source and its format, None where nothing in it is a record; join: how it is read where it holds answers."""
 
     source: Source
     container: Container | None
     format: Format | None
-    is_answers: bool
+    join: Join | None
     started: Iterator[Line | BadLine] | None
 
     def items(self, progress: Progress | None = None) -> Iterator[Line | BadLine]:
@@ -68,11 +68,11 @@ def identify(source: Source, forced: Format | None = None, progress: Progress | 
         _refuse(source, "its rows match no known format" + ("" if is_lines else f" (read as {stream.container})"))
     if found is not None and found.kind == "document" and not is_lines:
         _refuse(source, f"{stream.container}, but {found.name} is one document a file; store each in a file of its own")
-    is_answers = found is not None and found.join is not None and 2 * sum(map(found.join.is_answer, rows)) > len(rows)
+    join = next((join for join in found.joins if join.matches(rows)), None) if found is not None else None
     if source.rereadable:
         stream.close()
-        return LogFile(source, stream.container, found, is_answers, None)
-    return LogFile(source, stream.container, found, is_answers, chain(items, stream))
+        return LogFile(source, stream.container, found, join, None)
+    return LogFile(source, stream.container, found, join, chain(items, stream))
 
 
 def _first_rows(
@@ -153,9 +153,8 @@ def _matching(rows: Sequence[Row], formats: Iterable[Format]) -> Format | None:
 
 def _refuse(source: Source, problem: str) -> NoReturn:
     known = "\n".join(f"  {known.name}: {known.description}" for known in FORMATS.values())
-    raise InputError(
-        f"{source.name}: {problem}; name the format with --log-format, or convert the file. Known:\n{known}"
-    )
+    advice = "name the format with --log-format, describe it with --mapping, or convert the file"
+    raise InputError(f"{source.name}: {problem}; {advice}. Known:\n{known}")
 
 
 def _row(text: bytes) -> Row | None:

@@ -32,6 +32,7 @@ def as_json(facts: ReadFacts, reasons: Counter[str]) -> dict[str, Any]:
         "default_principal": sum(f.default_principal for f in facts.files),
         "unscoped": sum(f.unscoped for f in facts.files),
         "synthetic_times": sum(f.synthetic_times for f in facts.files),
+        "unanswered": sum(f.unanswered for f in facts.files),
         "unmatched_answers": facts.unmatched_answers,
         "usage_reported": facts.usage_reported,
     }

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 from cachesim.core.model import BadLine
 from cachesim.trace.containers import Container
 from cachesim.trace.detect import LogFile
-from cachesim.trace.formats import FORMATS
+from cachesim.trace.formats import FORMATS, Format
 from cachesim.trace.open import BOM, MAX_LINE_BYTES, Line, Progress, Source, not_text
 from cachesim.trace.stored import HEAD_BYTES, is_compressed, unreadable
 
@@ -33,7 +33,7 @@ def divide(files: Sequence[LogFile], shares: int, least_bytes: int = 0) -> list[
     """
     sizes = [file.source.stored_bytes for file in files]
     whole = [Part(file.source.file_no, 0, None) for file in files]
-    if shares == 1 or None in sizes or any(file.is_answers for file in files):
+    if shares == 1 or None in sizes or any(file.join is not None for file in files):
         return [whole]
     plain = [_is_plain(file) for file in files]
     weights = [(size or 0) * (1 if one else _COMPRESSED_WEIGHT) for size, one in zip(sizes, plain, strict=True)]
@@ -101,12 +101,17 @@ class Kind(NamedTuple):
     log_format: str | None
 
 
-def log_file(source: Source, part: Part, kind: Kind, progress: Progress) -> tuple[LogFile, Counting]:
-    """The part of a file as something to read; `source` is the file. The counter tells how many lines were read."""
+def log_file(
+    source: Source, part: Part, kind: Kind, forced: Format | None, progress: Progress
+) -> tuple[LogFile, Counting]:
+    """The part of a file as something to read; `source` is the file. The counter tells how many lines were read.
+
+    forced: its format, where that was not found but said.
+    """
     if part.end is not None:
         source = _Range(source, part.start, part.end)
-    found = None if kind.log_format is None else FORMATS[kind.log_format]
-    file = LogFile(source, kind.container, found, False, None)
+    found = FORMATS[kind.log_format] if forced is None and kind.log_format is not None else forced
+    file = LogFile(source, kind.container, found, None, None)
     lines = Counting(source.lines(progress) if part.end is not None else file.items(progress))
     file.started = iter(lines)
     return file, lines

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -16,12 +16,13 @@ from cachesim.trace.formats import Format
 from cachesim.trace.formats.base import (
     DECODE_ERRORS,
     KEY_PREFIX,
-    Answer,
+    Join,
     KnownPrefix,
     NotARequest,
     bad_line,
     explain,
 )
+from cachesim.trace.mapping import mapped_format
 from cachesim.trace.open import Line, Progress, Source
 
 DEFAULT_PRINCIPAL: Final = "default"
@@ -35,7 +36,8 @@ class ReadOptions:
 
     log_format: by name, None to detect; principal: for records without one (formats that have none: "default");
     start_us, interval_us: times for records without one, the n-th of them at start + n · interval;
-    principals: key digest -> name; strict_principals: a key that is not listed there is nobody.
+    principals: key digest -> name; strict_principals: a key that is not listed there is nobody; mapping: what
+    `cachesim.config.mapping` made of the user's description of a format, then all files are of it.
     """
 
     log_format: str | None = None
@@ -46,6 +48,7 @@ class ReadOptions:
     until_us: int | None = None
     principals: Mapping[str, str] = field(default_factory=dict)
     strict_principals: bool = False
+    mapping: Mapping[str, Any] | None = None
 
 
 @dataclass(slots=True)
@@ -55,8 +58,8 @@ class FileFacts:
     records: delivered; filtered: left out by since/until; bad: reason -> bad lines; first/last: earliest and latest
     arrival; out_of_order: records that arrived before the record above them; unscoped: without principal;
     default_principal, synthetic_times, without_duration: records completed by assumption, or incomplete;
-    answers: rows of a file of answers; answered: records that got theirs; left_out: reason -> rows that are no
-    requests to a provider.
+    answers: rows of a file of answers; answered: records that got theirs; unanswered: those of a format with answers
+    that got none and hold none; left_out: reason -> rows that are no requests to a provider.
     """
 
     name: str
@@ -74,6 +77,7 @@ class FileFacts:
     synthetic_times: int = 0
     answers: int = 0
     answered: int = 0
+    unanswered: int = 0
 
     @property
     def bad_lines(self) -> int:
@@ -91,13 +95,15 @@ class ReadFacts:
     """Facts per file, in the order of the sources, complete when reading has ended.
 
     usage_reported: any record of the log carries usage, be it outside since/until; default_principal: the name that
-    was used; unmatched_answers: answers that no record asked for.
+    was used; unmatched_answers: answers that no record asked for; only_answers: why there are no records, where every
+    file holds answers.
     """
 
     files: list[FileFacts] = field(default_factory=list)
     usage_reported: bool = False
     default_principal: str | None = None
     unmatched_answers: int = 0
+    only_answers: str | None = None
 
     @property
     def left_out(self) -> Counter[str]:
@@ -126,7 +132,7 @@ def find_formats(sources: Sequence[Source], options: ReadOptions, progress: Prog
     """The sources with their formats, ready to be read. Raises as `read_records` does before it delivers anything."""
     if (options.start_us is None) != (options.interval_us is None):
         raise UsageError("--start and --interval: only one of them is given; give both or none")
-    forced = None if options.log_format is None else named_format(options.log_format)
+    forced = forced_format(options)
     files = [identify(source, forced, progress) for source in sources]
     for file in files:
         if file.format is not None and not file.format.has_times and options.start_us is None:
@@ -149,7 +155,18 @@ def read_files(
     """The same for files whose formats are known. name_records: give those without an id one from file and line."""
     facts = ReadFacts() if facts is None else facts
     facts.files[:] = [FileFacts(file.source.name, file.format.name if file.format else None) for file in files]
+    joins = [file.join for file in files]
+    facts.only_answers = joins[-1].alone if all(joins) and joins[-1] is not None else None
     return _Reading(files, options, progress, facts, known, name_records).run()
+
+
+def forced_format(options: ReadOptions) -> Format | None:
+    """The format that the options say all files have. Raises UsageError, and what a mapping file is refused for."""
+    if options.mapping is None:
+        return None if options.log_format is None else named_format(options.log_format)
+    if options.log_format is not None:
+        raise UsageError("--mapping and --log-format: both say what the rows are; give one of them")
+    return mapped_format(options.mapping)
 
 
 class _Reading:
@@ -170,21 +187,25 @@ class _Reading:
         self.known = known
         self.name_records = name_records
         self.facts = facts
-        self.answers: dict[str, Answer] = {}
-        self.used_answers: set[str] = set()
-        self.joins = False
+        self.answers: dict[tuple[str, str], dict[str, Any]] = {}
+        self.used_answers: set[tuple[str, str]] = set()
+        self.joins = ""
         self.synthetic = 0
         self.principal: str | None = None
         self.previous_us = 0
 
     def run(self) -> Iterator[LogRecord | BadLine]:
         numbered = list(zip(self.files, self.facts.files, strict=True))
+        joins = list(
+            dict.fromkeys(join for file in self.files if file.format is not None for join in file.format.joins)
+        )
+        for join in joins:
+            for file, facts in numbered:
+                if file.join is join:
+                    yield from self._take_answers(file, join, facts)
         for file, facts in numbered:
-            if file.is_answers:
-                yield from self._take_answers(file, facts)
-        for file, facts in numbered:
-            if not file.is_answers:
-                self.joins = file.format is not None and file.format.join is not None
+            if file.join is None:
+                self.joins = file.format.name if file.format is not None and file.format.joins else ""
                 self.principal = self._default_principal(file.format)
                 self.previous_us = 0
                 yield from self._records(file, facts)
@@ -195,21 +216,20 @@ class _Reading:
             return DEFAULT_PRINCIPAL
         return self.options.principal
 
-    def _take_answers(self, file: LogFile, facts: FileFacts) -> Iterator[BadLine]:
+    def _take_answers(self, file: LogFile, join: Join, facts: FileFacts) -> Iterator[BadLine]:
         assert file.format is not None
-        assert file.format.join is not None
         for item in file.items(self.progress):
             if isinstance(item, BadLine):
                 yield _counted(item, facts)
                 continue
             try:
-                answer = file.format.join.decode(item[2])
+                answer = join.decode(item[2])
             except DECODE_ERRORS as error:
                 if not item[2].isspace():
                     yield _counted(_bad_line(item, file.source.file_no, error), facts)
                 continue
-            self.answers[answer.id] = answer
-            self.facts.usage_reported |= answer.usage is not None
+            self.answers.setdefault((file.format.name, answer.id), {}).update(answer.says)
+            self.facts.usage_reported |= answer.says.get("usage") is not None
             facts.answers += 1
 
     def _records(self, file: LogFile, facts: FileFacts) -> Iterator[LogRecord | BadLine]:
@@ -289,7 +309,7 @@ class _Reading:
         if record.id is None:
             if self.name_records:
                 record.id = f"{facts.name}:{record.line}"
-        elif self.joins and self.answers:
+        elif self.joins:
             self._answer(record, facts)
         self._scope(record, facts)
         facts.records += 1
@@ -318,11 +338,15 @@ class _Reading:
             facts.unscoped += 1
 
     def _answer(self, record: LogRecord, facts: FileFacts) -> None:
-        answer = self.answers.get(record.id or "")
+        key = (self.joins, record.id or "")
+        answer = self.answers.get(key)
         if answer is not None:
-            record.status, record.usage = answer.status, answer.usage
-            self.used_answers.add(answer.id)
+            for name, value in answer.items():
+                setattr(record, name, value)
+            self.used_answers.add(key)
             facts.answered += 1
+        elif record.usage is None and record.duration_us is None:
+            facts.unanswered += 1
 
 
 def _nothing_but_bad_lines(file: LogFile, progress: Progress | None) -> Iterator[LogRecord | BadLine]:

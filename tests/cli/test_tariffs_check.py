@@ -141,6 +141,13 @@ def test_the_configuration_is_checked_without_a_name(capsys: pytest.CaptureFixtu
     assert run(capsys, "tariffs", "check", "--ignore", "gaps")[0] == 2
 
 
+def test_a_log_is_read_whatever_is_wrong_with_the_configuration(capsys: pytest.CaptureFixture[str]) -> None:
+    write("cachesim.toml", cache(read='"x"'))
+    write("log.jsonl", request("m"))
+    assert check(capsys, "--log", "log.jsonl") == [("invalid_row", "cachesim.toml:6")]
+    assert run(capsys, "tariffs", "check", "absent.toml", "--log", "log.jsonl")[2].startswith("cachesim: absent.toml:")
+
+
 def test_diff_of_equal_sets_is_empty_whatever_the_file(capsys: pytest.CaptureFixture[str]) -> None:
     write("a.toml", base(valid_from="2026-01-01T01:00:00+01:00"))
     write("b.csv", f"{BASE_HEAD}\nm,0.000003,0.0000150,realtime,,2026-01-01T00:00:00Z,\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,10 @@ def test_a_ledger_without_cache_tariffs_shows_the_assumed_one(capsys: pytest.Cap
 
 def test_one_model_of_several_sets(capsys: pytest.CaptureFixture[str]) -> None:
     write("t.toml", base("n"), base("o"))
-    assert [row["tariff"] for row in rows(capsys, "t.toml", "cachesim.toml", "--model", "n")] == ["t.toml"]
+    found = [(row["tariff"], row["model"]) for row in rows(capsys, "t.toml", "cachesim.toml", "--model", "n")]
+    assert found == [("t.toml", "*"), ("t.toml", "n")]  # n is enabled by the tariff assumed for every model
+    code, _, err = run(capsys, "tariffs", "show", "t.toml", "--model", "nn")
+    assert (code, err) == (2, "cachesim: --model 'nn': unknown; did you mean n? (there are n, o)\n")
 
 
 def test_people_see_two_tables(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,7 +135,7 @@ def test_forms_for_programs_hold_the_same(capsys: pytest.CaptureFixture[str], tm
     code, out, _ = run(capsys, "tariffs", "show", "-f", "parquet", "-o", "t.parquet")
     assert (code, out) == (0, "")
     frame = pl.read_parquet(tmp_path / "t.parquet")
-    assert frame["write_5m"].to_list() == [row["write_5m"] for row in made]
+    assert frame["write_5m"].to_list() == [row["write_5m"] and Decimal(row["write_5m"]) for row in made]
     assert frame["min_prefix_tokens"].to_list() == [1024, 1024, None, None]
     _, text, _ = run(capsys, "tariffs", "show", "-f", "md")
     assert len(text.splitlines()) == 2 + 4

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from containers import CONTAINERS
 from e2e_support import Cli
-from same_traffic import NAMES, Exchange, capture, files, json_lines, traffic
+from same_traffic import NAMES, Exchange, capture, json_lines, traffic, unmarked
+from traffic_logs import ROWS, files
 
 from cachesim.trace.formats import FORMATS
 
@@ -36,6 +38,7 @@ purpose = "realtime"
 CANNOT: dict[str, set[str]] = {
     "openai-batch": {"principal", "duration_ms", "session", "cost"},
     "anthropic": {"session", "cost"},
+    "dwctl": {"markers", "session"},
     "recorded": {"principal", "duration_ms"},
     "litellm": set(),
     "litellm-spend-logs": set(),
@@ -46,10 +49,14 @@ CANNOT: dict[str, set[str]] = {
     "openhands": {"principal"},
     "inspect": {"principal"},
 }
-"""Per format, the members of a capture that it has no place for."""
+"""Per format, the members of a capture that it has no place for; markers: those in the body."""
 
-OPTIONS: dict[str, Sequence[str]] = {"openai-batch": ("--start", "2026-03-01T09:00:00Z", "--interval", "2m")}
-"""The time, which batch files do not tell either, must be given; the traffic is as regular as that."""
+OPTIONS: dict[str, Sequence[str]] = {
+    # the time, which batch files do not tell either, must be given; the traffic is as regular as that
+    "openai-batch": ("--start", "2026-03-01T09:00:00Z", "--interval", "2m"),
+    # where markers are lost, others are assumed, so that there is something to compare
+    "dwctl": ("--markers", "automatic"),
+}
 
 NO_REQUESTS_OF_THEIR_OWN = {"cachesim", "mini-swe-agent"}
 """The capture is what all are compared with; a trajectory holds messages alone, of one conversation without tools."""
@@ -61,6 +68,9 @@ SAME_IDS = {"openai-batch", "anthropic", "litellm", "litellm-spend-logs", "langf
             "portkey", "inspect"}  # fmt: skip
 SAME_SESSIONS = {"recorded", "litellm", "litellm-spend-logs", "langfuse", "langfuse-trace", "helicone", "portkey",
                  "openhands"}  # fmt: skip
+
+EXPORTED = ("cachesim", "litellm", "litellm-spend-logs", "langfuse", "helicone", "portkey")
+"""Formats whose rows come out of databases and web pages, and so in tables and arrays too."""
 
 Answer = Callable[..., tuple[list[Json], list[Json]]]
 
@@ -89,7 +99,8 @@ def answer(cli: Cli, tokenizer: Path, tmp_path: Path) -> Answer:
 
 def known(exchanges: Sequence[Exchange], cannot: set[str]) -> bytes:
     """A capture of the traffic without what a format cannot tell."""
-    return json_lines([{k: v for k, v in capture(x).items() if k not in cannot} for x in exchanges])
+    rows = [{name: value for name, value in capture(x).items() if name not in cannot} for x in exchanges]
+    return json_lines(unmarked(rows) if "markers" in cannot else rows)
 
 
 def without(rows: Sequence[Json], names: set[str]) -> list[Json]:
@@ -114,9 +125,9 @@ def test_the_traffic_has_all_that_matters(answer: Answer) -> None:
 @pytest.mark.parametrize("log_format", CANNOT)
 def test_the_answer_is_that_of_a_capture(answer: Answer, log_format: str) -> None:
     exchanges, cannot = traffic(), CANNOT[log_format]
-    scope = ("--principal", "everyone") if "principal" in cannot else ()
-    expected, expected_sums = answer({"capture.jsonl": known(exchanges, cannot)}, *scope)
-    found, sums = answer(files(log_format, exchanges), *scope, *OPTIONS.get(log_format, ()))
+    options = (*OPTIONS.get(log_format, ()), *(("--principal", "everyone") if "principal" in cannot else ()))
+    expected, expected_sums = answer({"capture.jsonl": known(exchanges, cannot)}, *options)
+    found, sums = answer(files(log_format, exchanges), *options)
     assert {row["log_format"] for row in found} == {log_format}
     assert without(found, OTHER_NAMES) == without(expected, OTHER_NAMES)
     assert without(sums, OTHER_NAMES) == without(expected_sums, OTHER_NAMES)
@@ -124,3 +135,13 @@ def test_the_answer_is_that_of_a_capture(answer: Answer, log_format: str) -> Non
         assert [row["request"] for row in found] == [row["request"] for row in expected]
     if log_format in SAME_SESSIONS:
         assert [row["session"] for row in found] == [row["session"] for row in expected]
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+@pytest.mark.parametrize("log_format", EXPORTED)
+def test_rows_may_come_in_any_container(answer: Answer, log_format: str, container: str) -> None:
+    """As a row a line, in an array, wrapped by an object, or as a table: only where a record stands is different."""
+    rows = [ROWS[log_format](x) for x in traffic()]
+    expected = answer({"rows.jsonl": json_lines(rows)})
+    found = answer({container: CONTAINERS[container](rows)})
+    assert [without(told, {"run"}) for told in found] == [without(told, {"run"}) for told in expected]

@@ -211,6 +211,11 @@ def test_inspect_references_are_replaced_by_what_they_refer_to() -> None:
         assert bad.reason == "bad_field:refs"
 
 
+def test_inspect_references_that_a_text_quotes_are_left_as_they_are() -> None:
+    said = [{"role": "user", "content": 'see "attachment://a1"'}]
+    assert body(one({"input": said}, attachments={"a1": "x"}))["messages"] == said
+
+
 def test_inspect_what_is_missing_is_a_bad_record() -> None:
     found = inspect(
         {"input": [{"role": "user", "content": "attachment://dead"}]},

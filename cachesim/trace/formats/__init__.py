@@ -7,6 +7,7 @@ from typing import Final
 from cachesim.trace.formats import (
     anthropic,
     capture,
+    dwctl,
     helicone,
     inspect,
     langfuse,
@@ -24,6 +25,7 @@ FORMATS: Final[dict[str, Format]] = {
     known.name: known
     for known in (
         capture.FORMAT,
+        dwctl.FORMAT,
         openai_batch.FORMAT,
         anthropic.FORMAT,
         recorded.FORMAT,

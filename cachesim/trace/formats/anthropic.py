@@ -55,7 +55,7 @@ def decode_line(line: bytes, file_no: int, number: int, offset: int) -> LogRecor
     """One exchange; a duration without unit counts seconds. Raises DECODE_ERRORS."""
     row = _decode(line)
     request, response = row.request, row.response or _Response()
-    usage, complete = _outcome(response.body)
+    usage, complete = outcome(response.body)
     duration = duration_us("duration_ms", row.duration_ms, 1000)
     if duration is None:
         duration = duration_us("duration", row.duration, 1_000_000)
@@ -80,7 +80,7 @@ def decode_line(line: bytes, file_no: int, number: int, offset: int) -> LogRecor
     )
 
 
-def _outcome(body: object) -> tuple[object, bool]:
+def outcome(body: object) -> tuple[object, bool]:
     """The usage of a response body, and whether the response came to its end: a stream may have been cut off."""
     if isinstance(body, dict):
         return body.get("usage"), True

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import msgspec
 from isal import isal_zlib
 
-from cachesim.core.model import BadLine, LogRecord, Usage
+from cachesim.core.model import BadLine, LogRecord
 from cachesim.trace.times import decimal_of, parse_time
 
 Row: TypeAlias = Mapping[str, Any]
@@ -68,19 +68,26 @@ DECODE_ERRORS: Final = (BadRecord, msgspec.MsgspecError, UnicodeDecodeError, Rec
 
 
 class Answer(NamedTuple):
-    """What a second kind of file says about a request: the response to the record with this id."""
+    """What a row of a second kind says about the request with this id: values of fields of its `LogRecord`."""
 
     id: str
-    status: int
-    usage: Usage | None
+    says: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Join:
-    """A second kind of file of a format: whether sample rows are of that kind, and the answer on one of its lines."""
+    """A second kind of file of a format: whether a sample row is of that kind, and the answer in one of its lines.
+
+    alone: one sentence on why such files are of no use without requests, and what to do.
+    """
 
     is_answer: Callable[[Row], bool]
     decode: Callable[[bytes], Answer]
+    alone: str
+
+    def matches(self, sample: Sequence[Row]) -> bool:
+        """Whether most of the sample rows are answers of this kind."""
+        return 2 * sum(map(self.is_answer, sample)) > len(sample)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +95,8 @@ class Format:
     """A kind of log. kind "lines": one record a line, `decode_line`; "document": a whole file, `decode_document`.
 
     detect: whether a parsed row (or document) is of this format. has_times, has_principals: whether its records can
-    tell; where not, both must come from the user. join: how answers in files of their own find their requests.
+    tell; where not, both must come from the user. joins: how answers in files of their own find their requests; where
+    two kinds say the same, the later one holds. assumes: code and sentence for every run of such a log.
     decode_known_line: `decode_line` for a caller that knows the beginnings of bodies; it gives the same records.
     """
 
@@ -101,7 +109,8 @@ class Format:
     decode_document: DecodeDocument | None = None
     has_times: bool = True
     has_principals: bool = False
-    join: Join | None = None
+    joins: tuple[Join, ...] = ()
+    assumes: tuple[str, str] | None = None
 
     def matches(self, sample: Sequence[Row]) -> bool:
         """Whether most of the sample rows are of this format."""

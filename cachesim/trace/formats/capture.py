@@ -121,7 +121,8 @@ def _from_base64(text: str) -> bytes:
 
 
 def _detect(row: Row) -> bool:
-    return ("body" in row or "body_b64" in row) and "custom_id" not in row and "request" not in row
+    others = ("custom_id", "request", "correlation_id")
+    return ("body" in row or "body_b64" in row) and not any(name in row for name in others)
 
 
 FORMAT: Final = Format(

