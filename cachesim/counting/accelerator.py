@@ -6,8 +6,6 @@ a whole one, and every text that brings a character outside ASCII not checked be
 
 from __future__ import annotations
 
-import importlib.metadata
-import importlib.util
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, Final, Protocol
@@ -45,6 +43,9 @@ class Counting(Protocol):
 
 def accelerator() -> str | None:
     """The accelerator's name and version, where it is installed."""
+    import importlib.metadata
+    import importlib.util
+
     if importlib.util.find_spec(PACKAGE) is None:
         return None
     return f"{PACKAGE} {importlib.metadata.version(PACKAGE)}"

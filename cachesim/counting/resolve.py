@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import importlib.metadata
 import importlib.util
 import os
 import re
@@ -81,6 +80,8 @@ def _file_of(source: str) -> tuple[bytes, bool]:
 
 def installed_tokenizers() -> list[str]:
     """The `package:` and `hub:` sources available on this machine, sorted, for suggestions in messages."""
+    import importlib.metadata
+
     found = set()
     for name in _cached_repositories():
         if _hub_snapshot(name) is not None:
@@ -217,6 +218,8 @@ def _is_wanted(shown: str, inner: str) -> bool:
 
 def _package_files(name: str) -> Iterator[tuple[str, Path]]:
     """(path as shown, path on disk) of the package's JSON files, from its metadata or else its directory."""
+    import importlib.metadata
+
     try:
         files = importlib.metadata.files(name) or []
     except importlib.metadata.PackageNotFoundError:
@@ -242,6 +245,8 @@ def _package_roots(name: str) -> list[Path]:
 
 
 def _package_exists(name: str) -> bool:
+    import importlib.metadata
+
     try:
         importlib.metadata.distribution(name)
     except (importlib.metadata.PackageNotFoundError, ValueError):

@@ -10,16 +10,18 @@ import hashlib
 import io
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
 import zstandard
 from isal import igzip_lib
 
 from cachesim.errors import InputError
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
 
 CHUNK_BYTES: Final = 1 << 20
 """Stored bytes taken at a time: large enough that per-chunk costs vanish, small enough to stay in the CPU's caches."""
@@ -143,6 +145,8 @@ class _Tally:
         if len(self._chunks) < _HASHED_CHUNKS:
             return
         if self._pool is None:
+            from concurrent.futures import ThreadPoolExecutor  # costs a short command more than its work
+
             self._pool = ThreadPoolExecutor(1, "cachesim-sha256")
         if len(self._running) == _HASHED_BATCHES:
             self._running.popleft().result()
