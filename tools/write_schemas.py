@@ -17,14 +17,16 @@ from typing import Any, Final
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from cachesim.cli import check, policies, runs
+from cachesim.cli import check, policies, runs, tariffs
 from cachesim.fan_out import CATCHING
 from cachesim.recommend import Objective
-from cachesim.report import changes, compare, gate, losers, rehearsal, sweeps
+from cachesim.report import changes, compare, drift, gate, lives, losers, rehearsal, sweeps
 from cachesim.report.columns import COLUMNS, SWEEP_COLUMNS, definition, kind_of
 from cachesim.report.formats import SCHEMA
 from cachesim.report.lists import REQUEST_COLUMNS
 from cachesim.report.query import DIMENSIONS, SWEEP_DIMENSIONS, VARYING
+from cachesim.tariffs import diff
+from cachesim.tariffs.rows import COLUMNS as TARIFF_COLUMNS
 
 FOLDER: Final = Path(__file__).resolve().parent.parent / "docs" / "schemas"
 VERSION: Final = SCHEMA.rpartition("/")[2]
@@ -140,6 +142,7 @@ ANSWERS: Final = (
             Rows("groups of a replay", [*_LEAD, *_FIGURES], [*VARYING, *DIMENSIONS], tags=True),
             Rows("groups of a sweep", [*_LEAD, *_SWEPT], [*VARYING, *SWEEP_DIMENSIONS]),
             Rows("requests", [*_LEAD, *_OF_REQUESTS], VARYING, of_a_request=True),
+            Rows("drift", drift.COLUMNS),
         ],
     ),
     Answer(
@@ -157,6 +160,11 @@ ANSWERS: Final = (
         {"objective": one_of(*Objective), "recommendations": several(_RECOMMENDED)},
         _TUNED,
     ),
+    Answer(
+        "index",
+        [Rows("groups", [*_LEAD, *lives.FIGURES], lives.DIMENSIONS), Rows("entries", lives.ENTRY_COLUMNS)],
+        sometimes={"at": TIME},
+    ),
     Answer("losers", [Rows("cohorts", losers.COLUMNS)]),
     Answer("gate", [Rows("checks", gate.COLUMNS)], words={"check": "the limit's option, with underscores"}),
     Answer(
@@ -171,6 +179,13 @@ ANSWERS: Final = (
     ),
     Answer("runs", [Rows("runs", runs.COLUMNS)], words=_RUNS_WORDS),
     Answer("runs show", [Rows("the run", runs.COLUMNS)], words=_RUNS_WORDS),
+    Answer("tariffs show", [Rows("tariffs", TARIFF_COLUMNS)], {"as_of": TIME}),
+    Answer(
+        "tariffs check",
+        [Rows("findings", tariffs.CHECK_COLUMNS)],
+        words={"requests": "requests of the log that it is about", "source": "file and line"},
+    ),
+    Answer("tariffs diff", [Rows("values that differ", diff.COLUMNS)], {"a": NAME, "b": NAME}),
     Answer("policies", [Rows("rules", policies.COLUMNS)], words={"rule": "the rule, as --set names it"}),
 )
 
@@ -178,12 +193,21 @@ _VARIANT: Final = keys(
     {"kind": one_of("policy", "bound"), "policy": NAME, "tariff": TEXT, "markers": NAME},
     {"rules": mapping(ANYTHING), "ttl": NAME},
 )
+_CALIBRATION: Final = {
+    **keys(
+        {"model": NAME, "factor": MONEY, "origin": one_of("fitted", "configured", "inherited"),
+         "fitted_requests": COUNT, "checked_requests": COUNT, "residual_median": NUMBER, "residual_p95": NUMBER}
+    ),
+    "type": ["object", "null"],
+    "description": "How the estimates of a model are scaled, and |estimate - reported| / reported on requests that the "
+    "factor was not fitted to; null: counts as they are.",
+}  # fmt: skip
 RUN: Final = keys(
     {
         "run": NAME, "cachesim_version": NAME, "trace": NAME, "requests": COUNT,
         "inputs": several(keys({"name": NAME, "bytes": COUNT, "sha256": TEXT, "log_format": TEXT, "records": COUNT,
                                 "bad_lines": COUNT})),
-        "tokenizers": several(keys({"source": NAME, "version": NAME, "exact": FLAG})),
+        "tokenizers": several(keys({"source": NAME, "version": NAME, "exact": FLAG, "calibration": _CALIBRATION})),
         "variants": several(_VARIANT),
     },
     {"options": mapping(ANYTHING)},

@@ -79,11 +79,7 @@ def check(
     Nothing is stored and no token is counted, so it is fast. Programs get a row per model; files and gaps are in the
     JSON. Exit code 65 if nothing is usable.
     """
-    from dataclasses import replace
-
     from cachesim.check import BadLineSample, check_log
-    from cachesim.config import ModelConfig
-    from cachesim.pipeline import body_rule_sets
     from cachesim.store.db import IN_MEMORY, open_database
 
     arguments = Arguments(
@@ -102,13 +98,12 @@ def check(
         strict,
         quiet,
     )
-    settings = replace(arguments.config(), models={"*": ModelConfig("unmapped")})
+    settings = arguments.config()
     seen = BadLineSample()
     with open_database(IN_MEMORY) as con:
         sources = arguments.sources()
         try:
-            options = arguments.read_options(con, settings)
-            trace = arguments.prepare(con, settings, options, body_rule_sets([]), sources, seen.add)
+            trace = arguments.read_uncounted(con, settings, sources, seen.add)
         except CachesimError:
             _print_bad_lines(seen, sources, console(stderr=True))
             raise
@@ -197,6 +192,8 @@ def _remarks(found: LogCheck) -> Iterator[str]:
     for name, text in counts.items():
         if facts[name]:
             yield f"{facts[name]:,} {text}"
+    for reason, count in facts["left_out"].items():
+        yield f"{count:,} rows that are no request to a provider ({reason}), left out"
     yield from (f"{clean(f['name'])}: written newest first" for f in facts["files"] if f["reversed"])
     for gap in found.gaps[:1]:
         length = _duration(gap["gap_us"])

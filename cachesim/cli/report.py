@@ -68,6 +68,9 @@ Since = Annotated[str | None, _when("since", "From this date or time on (what is
 Until = Annotated[str | None, _when("until", "Before this date or time.")]
 Zone = Annotated[str, typer.Option("--timezone", metavar="ZONE", help="For days, hours, and times without an offset.")]
 Bounds = Annotated[bool, typer.Option("--bounds", help="Show the bounds off and ideal beside the policies.")]
+Drift = Annotated[
+    bool, typer.Option("--drift", help="Local counts against reported prompt tokens instead, per model and tools.")
+]
 Sort = Annotated[
     str | None, typer.Option("--sort", metavar="COLUMN[:asc|:desc]", help="Order of the rows; numbers: largest first.")
 ]
@@ -91,6 +94,7 @@ class Sorting:
         "cachesim report                                            # totals of the latest run",
         "cachesim report --by model,day --timezone Europe/Berlin    # any combination of groups",
         "cachesim report --by reason                                # why requests did not use the cache",
+        "cachesim report --drift                                    # are the tokens counted as the provider does?",
         "cachesim report --by request --format csv -o requests.csv  # one row per request",
     )
 )
@@ -115,6 +119,7 @@ def report(
     until: Until = None,
     timezone: Zone = "UTC",
     bounds: Bounds = False,
+    drift: Drift = False,
     sort: Sort = None,
     top: Top = None,
     form: Form = Format.TABLE,
@@ -151,6 +156,9 @@ def report(
         )
         check_order("--since, --until", filters.since_us, filters.until_us)
         check_names(con, [run_no], filters)
+        if drift:
+            _drift(con, run_no, groups, filters, form, output, explain=explain)
+            return
         made, totals = make_report(con, run_no, groups, filters)
         sorting = _sorting(sort, top, made.columns, default=top is not None)
         if form is Format.TABLE:
@@ -191,6 +199,39 @@ def make_report(
         totals = report_rows(con, run_no, [], filters) if by else None
     made = Report(command, columns, rows, by, [info.entry()], info.assumptions, info.problems)
     return made, totals
+
+
+def _drift(
+    con: duckdb.DuckDBPyConnection,
+    run_no: int,
+    groups: list[str],
+    filters: Filters,
+    form: Form,
+    output: Path | None,
+    *,
+    explain: bool,
+) -> None:
+    from cachesim.report.drift import COLUMNS, drift_rows, headline
+    from cachesim.report.render import explain_columns, note_dropped, say
+    from cachesim.report.runs import show_run
+    from cachesim.report.tables import table
+
+    if groups:
+        raise UsageError("--drift: is by model and tools; it goes without --by")
+    rows = drift_rows(con, run_no, filters)
+    if form is not Format.TABLE:
+        info = show_run(con, run_no)
+        emit(Report("report", COLUMNS, rows, ["model"], [info.entry()], info.assumptions, info.problems), form, output)
+        return
+    with screen(output) as out:
+        say(out, headline(rows), "bold")
+        if rows:
+            kept = ("model", "with_tools", "counted", "local_tokens", "reported_prompt_tokens")
+            grid, dropped = table(COLUMNS[1:], rows, out.width, keep=kept)
+            out.print(grid)
+            note_dropped(out, dropped)
+        if explain:
+            explain_columns(out, COLUMNS[1:])
 
 
 def _sorting(sort: str | None, top: int | None, columns: Sequence[str], *, default: bool) -> Sorting:

@@ -120,6 +120,12 @@ def show(
     emit(report, form, output)
 
 
+def _tokenizer_text(tokenizer: dict[str, Any]) -> str:
+    calibration = tokenizer["calibration"]
+    kind = f" (estimate of {calibration['model']})" if calibration else "" if tokenizer["exact"] else " (estimate)"
+    return f"{tokenizer['source']} {tokenizer['version']}{kind}"
+
+
 def _print_run(run: Run, out: Console) -> None:
     from rich.table import Table
     from rich.text import Text
@@ -131,7 +137,7 @@ def _print_run(run: Run, out: Console) -> None:
         ("made", [f"{run.created_at} UTC by cachesim {run.cachesim_version}"]),
         ("trace", [f"{run.trace_digest}, {number(run.requests)} requests"]),
         ("inputs", [_input_text(i) for i in run.inputs]),
-        ("tokenizers", [f"{t['source']} {t['version']}{'' if t['exact'] else ' (estimate)'}" for t in run.tokenizers]),
+        ("tokenizers", [_tokenizer_text(t) for t in run.tokenizers]),
         ("policies", list(dict.fromkeys(map(_variant_text, run.variants)))),
         ("assumed", [a["text"] for a in run.assumptions] or ["nothing"]),
         ("problems", problem_lines(run.problems) or ["none"]),

@@ -75,6 +75,7 @@ def rate_number(value: float) -> float:
 
 _CONVERTERS: Final[dict[Kind, Callable[[Any], Any]]] = {
     "money": money_text,
+    "exact": money_text,
     "rate": rate_number,
     "mean": rate_number,
     "points": rate_number,
@@ -153,7 +154,7 @@ class _Lines:
 
 def _csv(report: Report, out: IO[bytes]) -> None:
     writer = csv.writer(_Lines(out), lineterminator="\r\n")
-    numeric = [kind_of(name) == "money" for name in report.columns]
+    numeric = [kind_of(name) in ("money", "exact") for name in report.columns]
     writer.writerow([csv_cell(name) for name in report.columns])
     for values in _values(report):
         writer.writerow([v if n else csv_cell(v) for v, n in zip(values, numeric, strict=True)])
@@ -208,6 +209,7 @@ def polars_frame(columns: Sequence[str], rows: Sequence[Row], *, rounded: bool =
         "rate": pl.Float64,
         "mean": pl.Float64,
         "money": pl.Decimal(38, 20),
+        "exact": pl.Decimal(38, 20),
         "points": pl.Float64,
         "time": pl.Datetime("us", "UTC"),
         "flag": pl.Boolean,

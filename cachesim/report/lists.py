@@ -30,6 +30,14 @@ LISTED: Final[tuple[tuple[str, Kind, str], ...]] = (
     ("limit", "text", "the figure that just passes, exact"), ("baseline", "text", "the baseline's figure, exact"),
     ("unit", "text", "what the figures are in: money, a rate from 0 to 1, tokens or requests"),
     ("detail", "text", "of what, and why a check cannot be evaluated"),
+    ("code", "text", "the kind of finding, as --ignore takes it"),
+    ("text", "text", "what was found, in a sentence"),
+    ("status", "text", "added: only in B; removed: only in A; changed: in both with another value"),
+    ("field", "text", "the column whose value differs"),
+    ("before", "text", "its value in A, exact; null: no such row, or open"),
+    ("after", "text", "its value in B, exact; null: no such row, or open"),
+    ("source_a", "text", "file and line in A; null: no such row"),
+    ("source_b", "text", "file and line in B; null: no such row"),
 )  # fmt: skip
 """Name, kind, definition."""
 

@@ -143,10 +143,11 @@ def _facts(screen: Screen, first: Variant, seen: Coverage, db: str | None) -> Ta
 
 
 def _fact_lines(screen: Screen, first: Variant, seen: Coverage, db: str | None) -> Iterator[tuple[str, str]]:
+    calibrated = {t["calibration"]["model"] for t in screen.run.tokenizers if t["calibration"]}
     yield from _labelled("coverage", _coverage_lines(seen))
     yield from _labelled("bounds", _bound_lines(screen, first))
     yield from _labelled("break-even", _cut(_break_even_lines(screen)))
-    yield from _labelled("drift", _cut(_drift_lines(screen.models[first.variant_no])))
+    yield from _labelled("drift", _cut(_drift_lines(screen.models[first.variant_no], calibrated)))
     yield from _labelled("assumed", [clean(a["text"]) for a in screen.run.assumptions] or ["nothing"])
     yield from _labelled("problems", problem_lines(screen.run.problems) or ["none"])
     yield from _labelled("next", _next_steps(screen, seen, f" --db {db}" if db else ""))
@@ -223,11 +224,12 @@ def break_even_text(tariff: BreakEven) -> str:
     return f"{head}; measured {percent(tariff.measured)}, {'pays' if tariff.pays else 'does not pay'}"
 
 
-def _drift_lines(models: Sequence[Row]) -> list[str]:
+def _drift_lines(models: Sequence[Row], calibrated: set[str]) -> list[str]:
     known = [row for row in models if row["drift"] is not None]
     known.sort(key=lambda row: -abs(row["drift"]))
     return [
-        f"{clean(row['model'] or NONE)}: local count {percent(row['drift'], signed=True)} against"
+        f"{clean(row['model'] or NONE)}: {'calibrated' if row['model'] in calibrated else 'local'} count"
+        f" {percent(row['drift'], signed=True)} against"
         f" {number(row['reported_prompt_tokens'])} reported prompt tokens"
         for row in known
     ]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cachesim import __version__
 from cachesim.errors import ConfigError, DatabaseBusy, InputError
-from cachesim.store.schema import FROM_VERSION_1, SCHEMA_VERSION, SWEEP_TABLES, TABLES, VIEWS
+from cachesim.store.schema import FROM_VERSION_1, FROM_VERSION_2, SCHEMA_VERSION, SWEEP_TABLES, TABLES, VIEWS
 
 if TYPE_CHECKING:
     import duckdb
@@ -34,7 +34,11 @@ def _to_version_2(con: duckdb.DuckDBPyConnection) -> None:
     con.execute(SWEEP_TABLES)
 
 
-UPGRADES: Final[dict[int, Step]] = {1: _to_version_2}
+def _to_version_3(con: duckdb.DuckDBPyConnection) -> None:
+    con.execute(FROM_VERSION_2)
+
+
+UPGRADES: Final[dict[int, Step]] = {1: _to_version_2, 2: _to_version_3}
 """Schema version → the step that brings a database of that version to the next one."""
 
 
