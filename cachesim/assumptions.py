@@ -41,6 +41,7 @@ def assumptions(
     found = [
         *_markers(plan),
         *_formats(trace),
+        *_mapping(options),
         *_tokenizers(trace),
         *_not_calibrated(trace),
         *_clock(trace, options),
@@ -204,6 +205,12 @@ def _formats(trace: PreparedTrace) -> Iterator[tuple[str, str]]:
     formats = dict.fromkeys(file["log_format"] for file in trace.facts["files"] if file["records"])
     known = (FORMATS[name].assumes for name in formats if name in FORMATS)
     yield from (assumption for assumption in known if assumption is not None)
+
+
+def _mapping(options: ReadOptions) -> Iterator[tuple[str, str]]:
+    if options.mapping is not None:
+        fields = ", ".join(f"{target} = {path}" for target, path in options.mapping["fields"].items())
+        yield "mapping", f"rows: read as the mapping {options.mapping['name']} says ({fields})"
 
 
 def _recorded(trace: PreparedTrace) -> Iterator[tuple[str, str]]:

@@ -28,7 +28,7 @@ ARROWS: dict[str, set[str]] = {
     "lives": {"core", "episodes", "replay", "store"},
     "synth": set(),
     "assumed_prices": {"core"},
-    "config": {"assumed_prices", "core", "errors"},
+    "config": {"assumed_prices", "core", "errors", "trace"},
     "tariffs": {"assumed_prices", "config", "core", "report"},
     "starter": {"assumed_prices", "core", "report", "tariffs"},
     "prepare": {"core", "counting"},

@@ -14,6 +14,7 @@ from cachesim.cli.inputs import (
     Files,
     Interval,
     LogFormat,
+    MappingFile,
     Principal,
     Since,
     Start,
@@ -65,6 +66,7 @@ def check(
     until: Until = None,
     timezone: Zone = "UTC",
     log_format: LogFormat = None,
+    mapping: MappingFile = None,
     start: Start = None,
     interval: Interval = None,
     bad_lines: BadLines = None,
@@ -97,6 +99,7 @@ def check(
         bad_lines_raw,
         strict,
         quiet,
+        mapping=mapping,
     )
     settings = arguments.config()
     seen = BadLineSample()

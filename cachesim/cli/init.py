@@ -15,6 +15,7 @@ from cachesim.cli.inputs import (
     Files,
     Interval,
     LogFormat,
+    MappingFile,
     Principal,
     Since,
     Start,
@@ -42,6 +43,7 @@ def init(
     until: Until = None,
     timezone: Zone = "UTC",
     log_format: LogFormat = None,
+    mapping: MappingFile = None,
     start: Start = None,
     interval: Interval = None,
     bad_lines: BadLines = None,
@@ -75,6 +77,7 @@ def init(
         bad_lines_raw,
         strict,
         quiet,
+        mapping=mapping,
     )
     settings = arguments.config()
     with open_database(IN_MEMORY) as con:

@@ -60,6 +60,7 @@ Since = Annotated[str | None, _option("--since", "TIME", "Replay from this arriv
 Until = Annotated[str | None, _option("--until", "TIME", "Replay only what arrived before.")]
 Zone = Annotated[str, _option("--timezone", "ZONE", "Of times without an offset in options.")]
 LogFormat = Annotated[str | None, _option("--log-format", "NAME", "Instead of detecting it.")]
+MappingFile = Annotated[str | None, _option("--mapping", "FILE", "Says what is what in a log of no known format.")]
 Start = Annotated[str | None, _option("--start", "TIME", "Arrival of the first request of a log without times.")]
 Interval = Annotated[str | None, _option("--interval", "DURATION", "Time between such requests: 250ms, 1s, 5m …")]
 BadLines = Annotated[Path | None, _option("--bad-lines", "FILE", "Write file, line, offset and reason of bad lines.")]
@@ -96,6 +97,7 @@ class Arguments:
     strict: bool
     quiet: bool
     calibrated: bool = True
+    mapping: str | None = None
 
     def config(self) -> Config:
         """The configuration with the tokenizers of the command line over it."""
@@ -114,7 +116,8 @@ class Arguments:
         return replace(config, models=models)
 
     def read_options(self, con: duckdb.DuckDBPyConnection, config: Config) -> ReadOptions:
-        """How to complete and choose records. Raises UsageError for times that are none."""
+        """How to complete and choose records. Raises UsageError for times that are none, ConfigError for a mapping."""
+        from cachesim.config.mapping import load_mapping
         from cachesim.report.times import check_order, parse_instant
         from cachesim.trace.reader import ReadOptions
         from cachesim.trace.times import parse_duration
@@ -139,6 +142,7 @@ class Arguments:
             until_us=until_us,
             principals=config.principals,
             strict_principals=config.strict_principals,
+            mapping=None if self.mapping is None else load_mapping(self.mapping),
         )
 
     def sources(self) -> list[Source]:

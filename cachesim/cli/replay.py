@@ -17,6 +17,7 @@ from cachesim.cli.inputs import (
     Files,
     Interval,
     LogFormat,
+    MappingFile,
     NoCalibration,
     Principal,
     Since,
@@ -109,6 +110,7 @@ def replay(
     until: Until = None,
     timezone: Zone = "UTC",
     log_format: LogFormat = None,
+    mapping: MappingFile = None,
     start: Start = None,
     interval: Interval = None,
     continue_run: Continue = None,
@@ -146,6 +148,7 @@ def replay(
         strict,
         quiet,
         not no_calibration,
+        mapping=mapping,
     )
     if output is not None and any(Path(file).exists() and output.exists() and output.samefile(file) for file in files):
         raise UsageError(f"--output {output}: one of the logs, which would be replaced; write to another file")

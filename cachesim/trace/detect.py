@@ -153,9 +153,8 @@ def _matching(rows: Sequence[Row], formats: Iterable[Format]) -> Format | None:
 
 def _refuse(source: Source, problem: str) -> NoReturn:
     known = "\n".join(f"  {known.name}: {known.description}" for known in FORMATS.values())
-    raise InputError(
-        f"{source.name}: {problem}; name the format with --log-format, or convert the file. Known:\n{known}"
-    )
+    advice = "name the format with --log-format, describe it with --mapping, or convert the file"
+    raise InputError(f"{source.name}: {problem}; {advice}. Known:\n{known}")
 
 
 def _row(text: bytes) -> Row | None:

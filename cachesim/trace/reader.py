@@ -22,6 +22,7 @@ from cachesim.trace.formats.base import (
     bad_line,
     explain,
 )
+from cachesim.trace.mapping import mapped_format
 from cachesim.trace.open import Line, Progress, Source
 
 DEFAULT_PRINCIPAL: Final = "default"
@@ -35,7 +36,8 @@ class ReadOptions:
 
     log_format: by name, None to detect; principal: for records without one (formats that have none: "default");
     start_us, interval_us: times for records without one, the n-th of them at start + n · interval;
-    principals: key digest -> name; strict_principals: a key that is not listed there is nobody.
+    principals: key digest -> name; strict_principals: a key that is not listed there is nobody; mapping: what
+    `cachesim.config.mapping` made of the user's description of a format, then all files are of it.
     """
 
     log_format: str | None = None
@@ -46,6 +48,7 @@ class ReadOptions:
     until_us: int | None = None
     principals: Mapping[str, str] = field(default_factory=dict)
     strict_principals: bool = False
+    mapping: Mapping[str, Any] | None = None
 
 
 @dataclass(slots=True)
@@ -124,7 +127,7 @@ def read_records(
     """
     if (options.start_us is None) != (options.interval_us is None):
         raise UsageError("--start and --interval: only one of them is given; give both or none")
-    forced = None if options.log_format is None else named_format(options.log_format)
+    forced = _forced(options)
     files = [identify(source, forced, progress) for source in sources]
     for file in files:
         if file.format is not None and not file.format.has_times and options.start_us is None:
@@ -137,6 +140,14 @@ def read_records(
     joins = [file.join for file in files]
     facts.only_answers = joins[-1].alone if all(joins) and joins[-1] is not None else None
     return _Reading(files, options, progress, facts, known).run()
+
+
+def _forced(options: ReadOptions) -> Format | None:
+    if options.mapping is None:
+        return None if options.log_format is None else named_format(options.log_format)
+    if options.log_format is not None:
+        raise UsageError("--mapping and --log-format: both say what the rows are; give one of them")
+    return mapped_format(options.mapping)
 
 
 class _Reading:

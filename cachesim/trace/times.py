@@ -14,7 +14,7 @@ SECONDS_BELOW: Final = 10**11
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _EPOCH_NAIVE: Final = datetime(1970, 1, 1)
 _START_US: Final = -62_135_596_800 * SECOND_US  # the year 1
-_END_US: Final = 253_402_300_800 * SECOND_US  # the year 10000
+END_US: Final = 253_402_300_800 * SECOND_US  # the year 10000
 _TIME: Final = re.compile(
     r"(\d{4}-\d\d-\d\d)"
     r"(?:[Tt ](\d\d:\d\d)(?::(\d\d)(?:[.,](\d+))?)?\s?(?:([Zz]|UTC)|([+-]\d\d):?(\d\d)?)?)?",
@@ -74,7 +74,7 @@ def decimal_of(number: float) -> Decimal:
 
 
 def _from_epoch(number: float) -> int:
-    if not 0 <= number < _END_US // 1000:
+    if not 0 <= number < END_US // 1000:
         raise ValueError("not epoch seconds or milliseconds between 1970 and the year 9999")
     scale = SECOND_US if number < SECONDS_BELOW else 1_000
     if type(number) is int:
@@ -110,6 +110,6 @@ def _parse_slowly(text: str) -> int:
     delta = moment - _EPOCH_NAIVE
     whole = delta.days * 86_400 + delta.seconds + seconds - offset * 60
     at_us = whole * SECOND_US + int((fraction or "0")[:6].ljust(6, "0"))
-    if not _START_US <= at_us < _END_US:
+    if not _START_US <= at_us < END_US:
         raise ValueError("not a time between the years 1 and 9999")
     return at_us

@@ -43,6 +43,11 @@ def options(tmp_path: Path, tokenizer: Path) -> tuple[str, ...]:
     return ("--tokenizer", str(tokenizer), "--tariff", "prices.toml")
 
 
+def fixed_factor(folder: Path) -> None:
+    """One calibration for the log and its parts: fitted to a part it would be another one."""
+    (folder / "cachesim.toml").write_text('[models."*"]\ncalibration = "1.09"\n')
+
+
 def by_request(cli: Cli) -> dict[tuple[str, str], dict[str, Any]]:
     """Every request of the latest run by policy or bound, without what names the run."""
     rows = cli("report", "--by", "request", "--bounds", "--format", "json").rows()
@@ -75,7 +80,8 @@ def test_a_response_in_flight_over_a_whole_day_is_committed_when_it_completes(
     assert read["03T00:20:00"] == 0  # completed at 00:10, when what it wrote had expired already
 
 
-def test_real_traffic_cut_into_parts_is_one_run(cli: Cli, real_data: RealData) -> None:
+def test_real_traffic_cut_into_parts_is_one_run(cli: Cli, real_data: RealData, tmp_path: Path) -> None:
+    fixed_factor(tmp_path)
     files = sorted(real_data("mini-swe-agent").glob("*.traj.json.gz"))[:20]
     run = ("--markers", "automatic", "--policy", "dwctl-8.63", "--policy", "dwctl-10.13", "--quiet")
     cli("replay", *files, *run)
@@ -95,6 +101,7 @@ def test_real_traffic_cut_into_parts_is_one_run(cli: Cli, real_data: RealData) -
 
 def test_daily_logs_of_the_demo_are_one_run(cli: Cli, tmp_path: Path) -> None:
     """In logs of six hours, and the index that both ways leave."""
+    fixed_factor(tmp_path)
     demo = Path(__file__).parents[2] / "fixtures" / "demo.jsonl.gz"
     days: dict[str, list[dict[str, Any]]] = {}
     for line in gzip.decompress(demo.read_bytes()).splitlines():
@@ -118,7 +125,8 @@ def test_daily_logs_of_the_demo_are_one_run(cli: Cli, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("time", ["2026-03-02T09:30:00.5Z", "2026-03-02T21:00:00.5Z"])
-def test_what_is_live_at_a_time_is_what_the_log_up_to_then_leaves(cli: Cli, time: str) -> None:
+def test_what_is_live_at_a_time_is_what_the_log_up_to_then_leaves(cli: Cli, tmp_path: Path, time: str) -> None:
+    fixed_factor(tmp_path)
     demo = Path(__file__).parents[2] / "fixtures" / "demo.jsonl.gz"
     cli("replay", demo, "--quiet")
     cli("replay", demo, "--quiet", "--until", time, "--db", "until.duckdb")
