@@ -50,10 +50,9 @@ def test_every_format_has_fixtures() -> None:
 
 def test_every_format_has_a_page() -> None:
     pages = {path.stem: path.read_text() for path in (LOGS.parents[1] / "docs" / "formats").iterdir()}
-    assert sorted(pages) == sorted(FORMATS)
-    for name, page in pages.items():
-        assert page.startswith(f"# {name}: ")
-        assert all(len(line) <= 160 for line in page.splitlines())
+    for name in FORMATS:
+        assert pages[name].startswith(f"# {name}: ")
+    assert all(len(line) <= 160 for page in pages.values() for line in page.splitlines())
 
 
 @pytest.mark.parametrize("forced", [False, True], ids=["detected", "named"])
