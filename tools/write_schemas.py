@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from cachesim.cli import check, policies, runs, tariffs
 from cachesim.fan_out import CATCHING
 from cachesim.recommend import Objective
-from cachesim.report import changes, compare, drift, gate, losers, rehearsal, sweeps
+from cachesim.report import changes, compare, drift, gate, lives, losers, rehearsal, sweeps
 from cachesim.report.columns import COLUMNS, SWEEP_COLUMNS, definition, kind_of
 from cachesim.report.formats import SCHEMA
 from cachesim.report.lists import REQUEST_COLUMNS
@@ -159,6 +159,11 @@ ANSWERS: Final = (
         [Rows("grid points", sweeps.sweep_columns([]), SWEEP_DIMENSIONS)],
         {"objective": one_of(*Objective), "recommendations": several(_RECOMMENDED)},
         _TUNED,
+    ),
+    Answer(
+        "index",
+        [Rows("groups", [*_LEAD, *lives.FIGURES], lives.DIMENSIONS), Rows("entries", lives.ENTRY_COLUMNS)],
+        sometimes={"at": TIME},
     ),
     Answer("losers", [Rows("cohorts", losers.COLUMNS)]),
     Answer("gate", [Rows("checks", gate.COLUMNS)], words={"check": "the limit's option, with underscores"}),

@@ -26,10 +26,11 @@ def conformance(
 ) -> None:
     """Check the classifier against golden cases; the version comes from the case ids. Exit code 1 if any case fails."""
     from cachesim.conformance import run_files
+    from cachesim.report.formats import clean
 
     result = run_files([str(path) for path in files], limit_differences=differences)
     for difference in result.differences:
-        print(difference)
+        print(clean(difference))
     print(f"{result.passed} passed, {result.failed} failed, {result.skipped} skipped")
     if result.failed:
         raise typer.Exit(1)

@@ -296,12 +296,12 @@ def lead_key(row: Row) -> tuple[Any, Any, Any]:
     return row["policy"], row["tariff"], row.get("markers")
 
 
-def note_dropped(console: Console, dropped: Sequence[str]) -> None:
-    """Name the columns that did not fit, if any."""
+def note_dropped(console: Console, dropped: Sequence[str], elsewhere: str = "--format csv") -> None:
+    """Name the columns that did not fit, if any, and what has them all the same."""
     if names := list(dict.fromkeys(dropped)):
         say(
             console,
-            f"Too narrow for: {', '.join(names)} (a wider terminal, COLUMNS=200, or --format csv has them).",
+            f"Too narrow for: {', '.join(names)} (a wider terminal, COLUMNS=200, or {elsewhere} has them).",
             "dim",
         )
 
@@ -312,6 +312,8 @@ def explain_columns(console: Console, names: Sequence[str], *, of_a_request: boo
     from rich.text import Text
 
     grid = Table.grid(padding=(0, 2))
+    grid.add_column(overflow="fold")
+    grid.add_column(overflow="fold")
     for name in names:
         if text := definition(name, of_a_request=of_a_request):
             grid.add_row(Text(name, style="bold"), Text(text))

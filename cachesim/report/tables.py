@@ -205,14 +205,16 @@ def weight(name: str) -> int:
     """How long a column stays in a narrow table."""
     if name in BY_NAME:
         return BY_NAME[name].weight
-    return _REQUEST_WEIGHTS.get(name, KEEP)
+    return _OTHER_WEIGHTS.get(name, KEEP)
 
 
-_REQUEST_WEIGHTS: Final = {
+_OTHER_WEIGHTS: Final = {
     "outcome": 99, "at": 45, "reason": 48, "principal": 28, "session": 8, "log_format": 3, "tier": 34, "ttl_tier": 35,
     "succeeded": 4, "prompt_estimated": 4, "bill_state": 5, "committed": 22, "billed_read_tokens": 21,
     "billed_creation_5m_tokens": 19, "billed_creation_1h_tokens": 18, "billed_creation_24h_tokens": 17,
-    "billed_uncached_tokens": 16,
+    "billed_uncached_tokens": 16, "first_at": 40, "last_at": 50, "bytes": 20, "records": 90, "bad_lines": 80,
+    "principals": 30, "sessions": 20, "parsed": 60, "marked": 55, "with_usage": 45, "not_cacheable": 46,
+    "unparseable": 47, "made": 30, "made_by": 35, "tariffs": 40, "policies": 60,
 }  # fmt: skip
 
 

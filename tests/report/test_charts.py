@@ -109,6 +109,12 @@ def test_the_legend_has_a_letter_for_every_series_and_breaks_where_it_must() -> 
     assert text.split("\n")[-2:] == ["a first model · b second model", "c third\\x1b[31m model"]
 
 
+def test_names_wider_than_the_legend_fold_and_stay_apart() -> None:
+    series: dict[str, Points] = {"m" * 30 + "-east": BILL, "m" * 30 + "-west": BILL}
+    legend = curve_text(series, x_title="floor", y_title="charged", width=26).split("\n")[-4:]
+    assert legend == ["a " + "m" * 24, "mmmmmm-east", "b " + "m" * 24, "mmmmmm-west"]
+
+
 @pytest.mark.parametrize("colour", [False, True])
 def test_colour_is_there_only_where_it_is_wanted(colour: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)
