@@ -456,7 +456,7 @@ TARIFFS: Final[tuple[Column, ...]] = (
     ),
     Column("read", "read", "factor", "exact", "a token read costs this × the input price", "", 91),
     Column("min_prefix_tokens", "floor", "tokens", "tokens",
-           "shorter prefixes are not cached; of several tariffs that hold the smallest counts", "", 86),
+           "shorter prefixes are not cached; of several tariffs that hold the smallest counts", "", 92),
     Column("valid_from", "from", "time", "time", "the first instant at which the tariff holds; empty: always", "", 80),
     Column("valid_until", "until", "time", "time", "the first instant at which it holds no more; empty: open", "", 79),
     Column("age_days", "age, days", "days", "count",
