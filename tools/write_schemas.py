@@ -17,7 +17,7 @@ from typing import Any, Final
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from cachesim.cli import check, policies, runs, tariffs
+from cachesim.cli import check, conformance, policies, runs, tariffs
 from cachesim.fan_out import CATCHING
 from cachesim.recommend import Objective
 from cachesim.report import changes, compare, drift, gate, lives, losers, rehearsal, sweeps
@@ -186,6 +186,7 @@ ANSWERS: Final = (
         words={"requests": "requests of the log that it is about", "source": "file and line"},
     ),
     Answer("tariffs diff", [Rows("values that differ", diff.COLUMNS)], {"a": NAME, "b": NAME}),
+    Answer("conformance", [Rows("all files", conformance.COLUMNS)], {"differences": several(NAME)}),
     Answer("policies", [Rows("rules", policies.COLUMNS)], words={"rule": "the rule, as --set names it"}),
 )
 

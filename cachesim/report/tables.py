@@ -38,6 +38,7 @@ SIGNED: Final = frozenset(
     }
 )
 """Differences: a plus sign shows that they are."""
+LEAST_NAME: Final = 8
 KEEP: Final = 1000
 """The weight of columns that never leave a table: the ones that say what a row is about."""
 
@@ -144,7 +145,7 @@ def table(
     heads = {name: title(name) for name in columns}
     widths = {name: _width(name, heads[name], texts[name], width) for name in columns}
     kept, dropped = fit(widths, width, keep)
-    widths = _widen({name: widths[name] for name in kept}, heads, width)
+    widths = _widen(_narrow({name: widths[name] for name in kept}, width), heads, width)
     return _build(kept, heads, texts, widths, total is not None), dropped
 
 
@@ -189,6 +190,18 @@ def fit(widths: dict[str, int], width: int, keep: Sequence[str] = ()) -> tuple[l
 
 def _needed(widths: Iterable[int]) -> int:
     return sum(width + GAP for width in widths) - 1
+
+
+def _narrow(widths: dict[str, int], width: int) -> dict[str, int]:
+    """Fold names more often where even what never leaves is too wide: a figure must not be cut, whatever it is."""
+    out = dict(widths)
+    names = [name for name in widths if kind_of(name) == "text"]
+    while names and _needed(out.values()) > width:
+        widest = max(names, key=lambda name: out[name])
+        if out[widest] <= LEAST_NAME:
+            break
+        out[widest] -= 1
+    return out
 
 
 def _widen(widths: dict[str, int], heads: dict[str, str], width: int) -> dict[str, int]:

@@ -39,6 +39,7 @@ ASKED = {
     "runs": [],
     "runs show": [],
     "policies": [],
+    "conformance": [ROOT / "fixtures" / "golden" / "pricing.jsonl.gz"],
     "tariffs show": ["prices.toml", "--log", "log.jsonl"],
     "tariffs show of what holds": ["prices.toml", "--at", "2026-03-02"],
     "tariffs check": ["prices.toml", "other.toml", "--log", "log.jsonl"],
