@@ -16,6 +16,7 @@ from cachesim.core.pricing import billed_split
 from cachesim.errors import CannotEvaluate, UsageError
 from cachesim.index.memory import MemoryIndex
 from cachesim.replay import Classified, IdealBound, Lane
+from cachesim.sensitivity import PERCENTS, Answers, Sensitivity, moved_counts
 from cachesim.store.index_state import Dormant, Key, load_index, save_index
 from cachesim.store.runs import Prices, RunWriter
 from cachesim.store.trace_reader import Scopes, TraceRow, trace_rows
@@ -117,6 +118,12 @@ class Run:
                 self._lane_variants.append([])
             self._lane_variants[variant.lane].append(variant)
         self._dormant: list[list[Dormant]] = [[] for _ in self._lanes]
+        counts = {percent: moved_counts(trace.cumulative, percent) for percent in PERCENTS}
+        self._sensitivity = {
+            number: Sensitivity(lane, trace, counts)
+            for number, lane in enumerate(self._lanes)
+            if lane.policy is plan.policies[0]
+        }
 
     def execute(
         self,
@@ -142,6 +149,8 @@ class Run:
             last_us = rows[-1].request.at_us
             progress(len(rows))
         self.writer.prices(prices)
+        for sensitivity in self._sensitivity.values():
+            sensitivity.store(self._con, self.writer.run_no)
         for lane_no, lane in enumerate(self._lanes):
             numbers = [variant.number for variant in self._lane_variants[lane_no]]
             save_index(self._con, self.writer.run_no, numbers, lane, self._key, self._dormant[lane_no], last_us)
@@ -184,27 +193,20 @@ class Run:
 
     def _replay(
         self, rows: Sequence[TraceRow], lane_no: int, lane: Lane, priced: Sequence[Sequence[int | None]]
-    ) -> list[Classified]:
+    ) -> Sequence[Classified]:
         variants = self._lane_variants[lane_no]
         gate = variants[0].tariff.gate
-        rule = lane.policy.billing_rule
         place = self._distinct.index(self._rules_nos[lane.policy.name])
-        results: list[Classified] = []
-        billed = []
-        for row in rows:
-            request = row.request
-            floor = gate(request.model, request.at_us) if request.model is not None else None
-            result = lane.arrive(request, row.prompts[place], floor)
-            results.append(result)
-            split = result.classification
-            prompt_tokens = row.prompt_tokens or 0
-            if split is None:
-                billed.append(billed_split(prompt_tokens, 0, 0, 0, 0, rule))
-            else:
-                billed.append(billed_split(prompt_tokens, split.read, *split.creation, rule))
-        for variant in variants:
-            numbers = priced[self.plan.tariffs.index(variant.tariff)]
-            self.writer.classified(variant.number, rows[0].request.seq, results, billed, numbers)
+
+        def answers(rows: Sequence[TraceRow], lane: Lane) -> Answers:
+            return _answers(rows, lane, gate, place)
+
+        results, billed = found = answers(rows, lane)
+        prices = {variant.number: priced[self.plan.tariffs.index(variant.tariff)] for variant in variants}
+        for number, own in prices.items():
+            self.writer.classified(number, rows[0].request.seq, results, billed, own)
+        if lane_no in self._sensitivity:
+            self._sensitivity[lane_no].follow(rows, found, answers, prices)
         return results
 
     # -- the index between runs
@@ -227,6 +229,8 @@ class Run:
         for lane_no, lane in enumerate(self._lanes):
             number = self._same_variant(run_no, self._lane_variants[lane_no][0])
             self._dormant[lane_no] = load_index(self._con, run_no, number, lane, place_of)
+        for sensitivity in self._sensitivity.values():
+            sensitivity.inherit()
 
     def _inherited_prefixes(self, run_no: int) -> dict[bytes, int]:
         rows = self._con.execute(
@@ -256,6 +260,25 @@ class Run:
                 f"{self.plan.strategy}; continue with the options that run had"
             )
         return int(row[0])
+
+
+def _answers(rows: Sequence[TraceRow], lane: Lane, gate: Callable[[str, int], int | None], place: int) -> Answers:
+    """What a lane says of requests, and what is billed; gate: the floor in force; place: which prompts it reads."""
+    rule = lane.policy.billing_rule
+    results: list[Classified] = []
+    billed = []
+    for row in rows:
+        request = row.request
+        floor = gate(request.model, request.at_us) if request.model is not None else None
+        result = lane.arrive(request, row.prompts[place], floor)
+        results.append(result)
+        split = result.classification
+        prompt_tokens = row.prompt_tokens or 0
+        if split is None:
+            billed.append(billed_split(prompt_tokens, 0, 0, 0, 0, rule))
+        else:
+            billed.append(billed_split(prompt_tokens, split.read, *split.creation, rule))
+    return results, billed
 
 
 def _price(prices: Prices, row: TraceRow) -> int | None:

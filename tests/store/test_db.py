@@ -294,6 +294,7 @@ def test_a_database_of_version_1_gains_what_sweeps_need(tmp_path: Path) -> None:
     path = str(tmp_path / "old.duckdb")
     with db.open_database(path) as con:
         con.execute("DROP VIEW v_requests; DROP VIEW v_runs; DROP TABLE swept; DROP TABLE sweep_groups")
+        con.execute("DROP TABLE sensitivity")
         con.execute("ALTER TABLE variants DROP COLUMN ttl; ALTER TABLE unit_prices DROP COLUMN creation_custom")
         con.execute("INSERT INTO variants VALUES (1, 0, 'policy', 'p', 't', 'm', '{}', 0)")
     set_version(path, 1)
