@@ -82,6 +82,12 @@ def write(report: Report, form: Format, out: IO[bytes]) -> None:
     writers[form](report, out)
 
 
+def plain(row: Row, columns: Sequence[str]) -> Row:
+    """These columns of a row as programs get them: exact money as text, rates of six decimals."""
+    plan = [(name, _CONVERTERS.get(kind_of(name))) for name in columns]
+    return {name: v if (v := row[name]) is None or convert is None else convert(v) for name, convert in plan}
+
+
 def _values(report: Report) -> Iterator[list[Any]]:
     plan = [(name, _CONVERTERS.get(kind_of(name))) for name in report.columns]
     for row in report.rows:
