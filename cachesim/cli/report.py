@@ -133,7 +133,7 @@ def report(
     """
     from cachesim.cli.moved import moved_report
     from cachesim.report.query import Filters
-    from cachesim.report.runs import find_run
+    from cachesim.report.runs import find_replay, find_run
     from cachesim.report.times import parse_instant
     from cachesim.store.db import open_database
 
@@ -151,7 +151,7 @@ def report(
             principals=tuple(principal or ()),
             bounds=bounds,
         )
-        run_no = find_run(con, run)
+        run_no = (find_replay if sensitivity else find_run)(con, run)
         if sensitivity:
             moved_report(con, run_no, groups, filters, (sort, top), form, output, explain=explain, quiet=quiet)
             return

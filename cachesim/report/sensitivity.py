@@ -10,7 +10,7 @@ from cachesim.core.pricing import EXACT
 from cachesim.errors import CannotEvaluate, UsageError
 from cachesim.report.columns import BY_NAME
 from cachesim.report.formats import plain
-from cachesim.report.query import Filters, Variant, aggregate_sql, is_sweep, lead_columns, shown_variants, where
+from cachesim.report.query import Filters, Variant, aggregate_sql, lead_columns, shown_variants, where
 from cachesim.report.sweeps import share
 from cachesim.report.tables import NONE, number, percent
 
@@ -90,11 +90,7 @@ def envelope(con: duckdb.DuckDBPyConnection, run_no: int) -> list[Row]:
 
 
 def check_kept(con: duckdb.DuckDBPyConnection, run_no: int, filters: Filters) -> None:
-    """Raises UsageError for a sweep, and where only variants are asked for whose counts were not moved; CannotEvaluate
-    for a run that keeps nothing on moved counts.
-    """
-    if is_sweep(con, run_no):
-        raise UsageError("--sensitivity: this run is a sweep, which moves no counts; name a replay with --run")
+    """Raises CannotEvaluate for a run that keeps nothing on moved counts, UsageError for variants it did not move."""
     kept = _kept(con, run_no)
     if not kept:
         raise CannotEvaluate(
@@ -115,9 +111,9 @@ def _kept(con: duckdb.DuckDBPyConnection, run_no: int) -> set[int]:
 def line(rows: Sequence[Row], *, exact: bool) -> str:
     """One line on the three totals of a variant; exact: no count of the run is an estimate, so only drift moves any."""
     low, now, high = rows
-    head = "counts are exact; drift of " if exact else "counts "
     if not now["asked"]:
-        return f"{head}±5 % changes nothing, no request that counts reached the cache"
+        return "±5 % of the counts changes nothing: no request in the totals reached the cache"
+    head = "counts are exact; drift of " if exact else "counts "
     return (
         f"{head}−5 %: hit rate {_figures(low, 'bill ')}, {number(low['fell_below_floor'])} fall below the floor; "
         f"+5 %: {_figures(high)}, {number(high['rose_above_floor'])} rise above it"

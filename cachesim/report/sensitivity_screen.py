@@ -49,7 +49,8 @@ def print_sensitivity(console: Console, con: duckdb.DuckDBPyConnection, run_no: 
         console.print(out)
         console.print()
         dropped += left
-    say(console, _MEANING, "dim")
-    if any(assumption["code"] == "continued" for assumption in run.assumptions):
+    if totals:
+        say(console, _MEANING, "dim")
+    if totals and any(assumption["code"] == "continued" for assumption in run.assumptions):
         say(console, _INHERITED, "dim")
     return dropped

@@ -289,8 +289,8 @@ def test_deleting_a_run_keeps_a_trace_that_another_run_uses() -> None:
     assert left == [("meta",)]
 
 
-def test_a_database_of_version_1_gains_what_sweeps_need(tmp_path: Path) -> None:
-    """Made from today's schema by taking away what version 2 added; what was in it stays."""
+def test_a_database_of_version_1_gains_what_sweeps_and_moved_counts_need(tmp_path: Path) -> None:
+    """Made from today's schema by taking away what versions 2 and 3 added; what was in it stays."""
     path = str(tmp_path / "old.duckdb")
     with db.open_database(path) as con:
         con.execute("DROP VIEW v_requests; DROP VIEW v_runs; DROP TABLE swept; DROP TABLE sweep_groups")
@@ -302,6 +302,7 @@ def test_a_database_of_version_1_gains_what_sweeps_need(tmp_path: Path) -> None:
         assert con.execute("SELECT run_no, ttl FROM variants").fetchall() == [(1, None)]
         assert con.execute("SELECT count(*) FROM swept JOIN sweep_groups USING (run_no)").fetchone() == (0,)
         assert con.execute("SELECT creation_custom FROM unit_prices").fetchall() == []
+        assert con.execute("SELECT * FROM sensitivity").fetchall() == []
 
 
 @pytest.mark.parametrize("name", ["log.jsonl", "prices.csv", "notes.txt"])
