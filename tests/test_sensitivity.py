@@ -13,7 +13,7 @@ import duckdb
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from stored_traces import VariedTrace, stored, tariffs, varied_trace
+from stored_traces import VariedRow, VariedTrace, stored, tariffs, varied_trace
 
 from cachesim.core.gates import AS_CAPTURED
 from cachesim.core.policy import PRESETS
@@ -126,12 +126,8 @@ def test_moved_counts_are_those_of_a_log_counted_otherwise(seed: int, policy: An
 @given(st.integers(0, 10**9), st.sampled_from(POLICIES), st.sampled_from(PERCENTS))
 def test_a_continued_run_moves_what_it_inherits(seed: int, policy: Any, percent: int) -> None:
     """Brute force: the index that the first run left is moved where it is stored, and the second log continues it."""
-    trace, plan = varied_trace(seed), RunPlan([policy], tariffs(seed)[:1], AS_CAPTURED)
-    end_us = trace.rows[69].columns["at_us"] + 1  # answers that are on their way when the first log ends
-    late = [row._replace(columns={**row.columns, "done_us": end_us}) for row in trace.rows[55:70]]
-    first = replace(trace, rows=[*trace.rows[:55], *late])
-    rows = [row._replace(columns={**row.columns, "seq": seq}) for seq, row in enumerate(trace.rows[70:])]
-    second = replace(trace, rows=rows)
+    plan = RunPlan([policy], tariffs(seed)[:1], AS_CAPTURED)
+    first, second = two_logs(varied_trace(seed))
     with open_database(":memory:") as con, open_database(":memory:") as other:
         run_no = run(con, second, plan, run(con, first, plan))
         left = run(other, first, plan)
@@ -144,6 +140,20 @@ def test_a_continued_run_moves_what_it_inherits(seed: int, policy: Any, percent:
         }
 
 
+def two_logs(trace: VariedTrace) -> tuple[VariedTrace, VariedTrace]:
+    """The log in two, the last fifteen answers of the first still on their way, and asked for again in the second."""
+    end_us = trace.rows[69].columns["at_us"] + 1
+    late = [with_columns(row, done_us=end_us) for row in trace.rows[55:70]]
+    again = [with_columns(row, at_us=end_us, done_us=end_us) for row in late]
+    rest = [with_columns(row, at_us=max(row.columns["at_us"], end_us)) for row in trace.rows[70:]]
+    rows = [with_columns(row, seq=seq) for seq, row in enumerate([*again, *rest])]
+    return replace(trace, rows=[*trace.rows[:55], *late]), replace(trace, rows=rows)
+
+
+def with_columns(row: VariedRow, **columns: Any) -> VariedRow:
+    return row._replace(columns={**row.columns, **columns})
+
+
 def replayed(con: duckdb.DuckDBPyConnection, run_no: int) -> Sums:
     """The sums of a run from its requests."""
     return by_model(
@@ -151,7 +161,8 @@ def replayed(con: duckdb.DuckDBPyConnection, run_no: int) -> Sums:
         SUMS,
         "(SELECT v.model, c.price_no, 1 AS requests, (v.tiers <> 'none')::INT AS asked, "
         "(v.reason IS NOT DISTINCT FROM 'below_floor')::INT AS below_floor, (c.billed_read_tokens > 0)::INT AS "
-        "requests_read, v.prompt_tokens AS prompt, c.billed_read_tokens AS read, c.billed_creation_5m_tokens AS c5, "
+        "requests_read, coalesce(v.prompt_tokens, 0) AS prompt, c.billed_read_tokens AS read, "
+        "c.billed_creation_5m_tokens AS c5, "
         "c.billed_creation_1h_tokens AS c1, c.billed_creation_24h_tokens AS c24, c.uncached_tokens AS uncached, "
         "v.completion_tokens AS completion FROM classified c JOIN v_requests v USING (run_no, variant_no, seq) "
         f"WHERE run_no = {run_no} AND variant_no = 0 AND billed)",
