@@ -29,6 +29,9 @@ PERCENTS: Final = (95, 105)
 Answers = tuple[Sequence[Classified], Sequence[BilledSplit]]
 """What a lane says of some requests, and what is billed of each."""
 
+Key = tuple[int, int, str | None, int | None]
+"""What is summed by: variant, percent, model and price number."""
+
 _CELLS: Final = (
     "requests", "asked", "below_floor", "requests_read", "prompt", "read", "c5", "c1", "c24", "uncached", "completion",
     "changed", "floor_up", "floor_down",
@@ -52,7 +55,7 @@ class Sensitivity:
     def __init__(self, lane: Lane, trace: PreparedTrace, counts: Mapping[int, Sequence[Sequence[int]]]) -> None:
         self._lane = lane
         self._twins = {percent: Lane(lane.gates, trace, own, MemoryIndex()) for percent, own in counts.items()}
-        self._sums: dict[tuple[int, int, str | None, int | None], list[int]] = {}
+        self._sums: dict[Key, tuple[int, ...]] = {}
 
     def inherit(self) -> None:
         """Start the twins from what the lane has inherited from another run, its counts moved alike.
@@ -97,15 +100,14 @@ class Sensitivity:
     ) -> None:
         """Sum up the requests that are billed, by model and price, beside what the lane says `now`."""
         for variant_no, numbers in prices.items():
+            cells: dict[Key, list[tuple[int, ...]]] = {}
             for row, result, split, before, price in zip(rows, *answers, now, numbers, strict=True):
-                if not row.request.succeeded or result.outcome == REJECTED:
-                    continue
-                key = (variant_no, percent, row.request.model, price)
-                sums = self._sums.get(key)
-                if sums is None:
-                    sums = self._sums[key] = [0] * len(_CELLS)
-                for place, value in enumerate(_cells(row, result, split, before)):
-                    sums[place] += value
+                if row.request.succeeded and result.outcome != REJECTED:
+                    key = (variant_no, percent, row.request.model, price)
+                    cells.setdefault(key, []).append(_cells(row, result, split, before))
+            for key, of_requests in cells.items():
+                so_far = self._sums.get(key, (0,) * len(_CELLS))
+                self._sums[key] = tuple(map(sum, zip(so_far, *of_requests, strict=True)))
 
     def store(self, con: duckdb.DuckDBPyConnection, run_no: int) -> None:
         """Write the sums inside the caller's transaction."""
