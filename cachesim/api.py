@@ -60,8 +60,9 @@ class Database:
         from cachesim.store.db import open_database
 
         self.path = path
-        self._con = open_database(path, read_only=read_only, must_exist=True)
-        self._room = None if read_only else self._con
+        self._file = open_database(path, read_only=read_only, must_exist=True)
+        self._room = None if read_only else self._file
+        self._closed = False
 
     def __enter__(self) -> Self:
         return self
@@ -70,10 +71,20 @@ class Database:
         self.close()
 
     def close(self) -> None:
-        """Let go of the file; what was made from this database can no longer be asked."""
+        """Let go of the file; what was made from this database can no longer be asked, and says so (UsageError)."""
+        self._closed = True
         if self._room is not None:
             self._room.close()
-        self._con.close()
+        self._file.close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise UsageError(f"{self.path}: closed; ask before its `with` block or close() ends it, or open it again")
+
+    @property
+    def _con(self) -> duckdb.DuckDBPyConnection:
+        self._check_open()
+        return self._file
 
     def runs(self) -> pl.DataFrame:
         """Every run, oldest first.
@@ -119,14 +130,15 @@ class Database:
             if row is None or row[0] is None:
                 raise UsageError("the database holds no sweep yet; make one with `cachesim tune` or Run.sweep")
             name = row[0]
-        return Sweep(self._con, find_run(self._con, str(name)))
+        return Sweep(self, self._con, find_run(self._con, str(name)))
 
     def _room_for_sweeps(self) -> duckdb.DuckDBPyConnection:
         """The file if it may be written, else tables that end with this object."""
         from cachesim.store.scratch import scratch
 
+        self._check_open()
         if self._room is None:
-            self._room = scratch(self._con)
+            self._room = scratch(self._file)
         return self._room
 
 
@@ -149,7 +161,6 @@ class Run:
 
     def __init__(self, database: Database, stored: StoredRun) -> None:
         self._database = database
-        self._con = database._con
         self.run_no = stored.run_no
         self.digest = stored.digest
         self.assumptions = stored.assumptions
@@ -196,9 +207,9 @@ class Run:
 
         groups = _groups(by)
         filters = Filters(bounds=bounds)
-        lead = lead_columns(shown_variants(self._con, self.run_no, filters))
+        lead = lead_columns(shown_variants(self._database._con, self.run_no, filters))
         names = [*lead, *groups, *(column.name for column in COLUMNS)]
-        return polars_frame(names, report_rows(self._con, self.run_no, groups, filters), numeric=True)
+        return polars_frame(names, report_rows(self._database._con, self.run_no, groups, filters), rounded=False)
 
     def requests(self, *, bounds: bool = False) -> pl.DataFrame:
         """One row per request and policy × tariff, in order of arrival, as `cachesim report --by request` has them.
@@ -227,10 +238,10 @@ class Run:
         """
         import polars as pl
 
-        from cachesim.report.columns import REQUEST_COLUMNS
+        from cachesim.report.lists import REQUEST_COLUMNS
         from cachesim.report.query import lead_columns, literal, quote, shown_variants
 
-        variants = shown_variants(self._con, self.run_no, Filters(bounds=bounds))
+        variants = shown_variants(self._database._con, self.run_no, Filters(bounds=bounds))
         numbers = ", ".join(str(variant.variant_no) for variant in variants)
         fields = [*lead_columns(variants), *(f"{sql} AS {quote(name)}" for name, _, sql in REQUEST_COLUMNS)]
         query = (
@@ -241,7 +252,7 @@ class Run:
         # interpreter ends with a page of warnings.
         with TemporaryDirectory(prefix="cachesim-") as folder:
             file = f"{folder}/requests.parquet"
-            self._con.execute(f"COPY ({query}) TO {literal(file)} (FORMAT parquet)")
+            self._database._con.execute(f"COPY ({query}) TO {literal(file)} (FORMAT parquet)")
             frame = pl.read_parquet(file, memory_map=False)
         return frame.with_columns(pl.col("at").cast(pl.Datetime("us", "UTC")))
 
@@ -287,7 +298,7 @@ class Run:
             multipliers=grid.parse_multipliers(f"{name}={factor}" for name, factor in (multipliers or {}).items()),
         )
         con = self._database._room_for_sweeps()
-        return Sweep(con, sweep(con, self.run_no, axes, jobs=jobs))
+        return Sweep(self._database, con, sweep(con, self.run_no, axes, jobs=jobs))
 
 
 class Sweep:
@@ -297,12 +308,13 @@ class Sweep:
     changes within the log.
     """
 
-    def __init__(self, con: duckdb.DuckDBPyConnection, run_no: int) -> None:
+    def __init__(self, database: Database, con: duckdb.DuckDBPyConnection, run_no: int) -> None:
         from cachesim.report.runs import show_run
         from cachesim.report.sweeps import sweep_facts
 
         stored = show_run(con, run_no)
-        self._con = con
+        self._database = database
+        self._room = con
         self._run_no = run_no
         self.digest = stored.digest
         self.assumptions = stored.assumptions
@@ -350,8 +362,9 @@ class Sweep:
         from cachesim.report.formats import polars_frame
         from cachesim.report.sweeps import sweep_columns, sweep_rows
 
+        self._database._check_open()
         groups = _groups(by)
-        return polars_frame(sweep_columns(groups), sweep_rows(self._con, self._run_no, groups), numeric=True)
+        return polars_frame(sweep_columns(groups), sweep_rows(self._room, self._run_no, groups), rounded=False)
 
 
 def _groups(by: Sequence[str]) -> list[str]:

@@ -6,16 +6,20 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
+from cachesim.core.calibration import LEAST_FACTOR, LEAST_REQUESTS, MOST_FACTOR, OFF, Calibration, factor_text
 from cachesim.core.gates import STRATEGIES
 from cachesim.core.ledger import DEFAULT_CACHE_ROW
 from cachesim.run import RunPlan
 from cachesim.store.runs import Prices
 from cachesim.store.traces import PreparedTrace
+from cachesim.trace.formats import FORMATS
 from cachesim.trace.reader import ReadOptions
 from cachesim.trace.times import format_us
 
 SHORT_DIGEST: Final = 12
 """Digits of a run's digest that name it to people; its number would differ from database to database."""
+
+MODELS_NAMED: Final = 5
 
 Assumption = dict[str, str]
 """`code`: stable name; `text`: one sentence."""
@@ -28,16 +32,22 @@ def assumptions(
     prices: Sequence[Prices],
     warnings: Sequence[str],
     continued: str | None,
+    overlap: int = 0,
 ) -> list[Assumption]:
-    """Everything a reader of the numbers has to know, the most decisive first."""
+    """Everything a reader of the numbers has to know, the most decisive first.
+
+    continued: the digest of the run whose index this one starts from; overlap: requests that arrived before its last.
+    """
     found = [
         *_markers(plan),
+        *_formats(trace),
         *_tokenizers(trace),
+        *_not_calibrated(trace),
         *_clock(trace, options),
         *_principals(trace),
         *_recorded(trace),
         *tariff_assumptions(plan, prices),
-        *_start(trace, options, continued),
+        *_start(options, continued, overlap),
     ]
     return [{"code": code, "text": text} for code, text in [*found, *(("tariff_warning", w) for w in warnings)]]
 
@@ -76,7 +86,7 @@ def is_continued(of_run: Iterable[Assumption]) -> bool:
 
 
 def problems(trace: PreparedTrace) -> dict[str, Any]:
-    """What was wrong with the input, as counts; `bad_line_reasons` by reason."""
+    """What was wrong with the input, as counts; `bad_line_reasons`, and `left_out` (no requests), by reason."""
     facts = trace.facts
     return {
         "bad_lines": sum(facts["bad"].values()),
@@ -87,10 +97,18 @@ def problems(trace: PreparedTrace) -> dict[str, Any]:
         "unmatched_answers": facts["unmatched_answers"],
         "without_principal": facts["unscoped"],
         "filtered_by_time": facts["filtered"],
+        "left_out": facts.get("left_out", {}),  # absent from traces that an older version prepared
     }
 
 
-_OF_RUN_ONLY: Final = ("continued", "cold_start", "floor_override", "default_cache_tariff", "assumed_prices")
+_OF_RUN_ONLY: Final = (
+    "continued",
+    "continued_overlap",
+    "cold_start",
+    "floor_override",
+    "default_cache_tariff",
+    "assumed_prices",
+)
 
 
 def _markers(plan: RunPlan) -> Iterator[tuple[str, str]]:
@@ -111,6 +129,9 @@ def _markers(plan: RunPlan) -> Iterator[tuple[str, str]]:
 
 def _tokenizers(trace: PreparedTrace) -> Iterator[tuple[str, str]]:
     for tokenizer in trace.tokenizers:
+        if tokenizer.calibration is not None:
+            yield "calibrated", _calibrated(tokenizer.calibration)
+            continue
         version = tokenizer.version[:12]
         if tokenizer.exact:
             yield (
@@ -123,6 +144,38 @@ def _tokenizers(trace: PreparedTrace) -> Iterator[tuple[str, str]]:
                 f"tokens: estimated with the embedded tokenizer (version {version}), the floor decided by the same "
                 "estimates; give the model's own with --tokenizer MODEL=SOURCE",
             )
+
+
+def _calibrated(made: Calibration) -> str:
+    """One model's factor, where it is from, and how far its estimates are off with it."""
+    sources = {
+        "fitted": f"fitted to {made.fitted_requests:,} requests",
+        "configured": "as configured",
+        "inherited": "as in the run that is continued",
+    }
+    head = f"estimates × {factor_text(made.factor_e4)} for {made.model}, {sources[made.origin]}"
+    if made.residual_median is None or made.residual_p95 is None:
+        return f"{head}; nothing is reported to check it"
+    which = "others" if made.fitted_requests else "requests"
+    median, p95 = 100 * made.residual_median, 100 * made.residual_p95
+    return f"{head}; {made.checked_requests:,} {which} off by {median:.1f} % (median), {p95:.1f} % (p95)"
+
+
+def _not_calibrated(trace: PreparedTrace) -> Iterator[tuple[str, str]]:
+    """Estimated models that are not scaled, by reason."""
+    by_reason: dict[str, list[str]] = {}
+    for left in trace.facts.get("not_calibrated", ()):
+        why, model = left["why"], left["model"]
+        listed = model if why == OFF else f"{model} ({left['requests']:,})" if why == "few" else f"{model} ({why})"
+        by_reason.setdefault(why.partition(" ")[0], []).append(listed)
+    texts = {
+        OFF: "as asked",
+        "few": f"{LEAST_REQUESTS} requests with reported prompt tokens are needed",
+        "factor": f"beyond {factor_text(LEAST_FACTOR)} to {factor_text(MOST_FACTOR)}, so other things are counted too",
+    }
+    for why, models in by_reason.items():
+        rest = f" and {len(models) - MODELS_NAMED:,} more" if len(models) > MODELS_NAMED else ""
+        yield "not_calibrated", f"estimates not calibrated: {', '.join(models[:MODELS_NAMED])}{rest}; {texts[why]}"
 
 
 def _clock(trace: PreparedTrace, options: ReadOptions) -> Iterator[tuple[str, str]]:
@@ -146,7 +199,16 @@ def _principals(trace: PreparedTrace) -> Iterator[tuple[str, str]]:
         yield "default_principal", f'principal of {facts["default_principal"]:,} records without one: "{name}"'
 
 
+def _formats(trace: PreparedTrace) -> Iterator[tuple[str, str]]:
+    """What is always so of logs of a format."""
+    formats = dict.fromkeys(file["log_format"] for file in trace.facts["files"] if file["records"])
+    known = (FORMATS[name].assumes for name in formats if name in FORMATS)
+    yield from (assumption for assumption in known if assumption is not None)
+
+
 def _recorded(trace: PreparedTrace) -> Iterator[tuple[str, str]]:
+    if count := trace.facts.get("unanswered", 0):  # absent from traces that an older version prepared
+        yield "unanswered", f"status of {count:,} records: these logs hold no response to them, taken as 200"
     if count := trace.facts["recorded_writes_assumed_5m"]:
         yield "recorded_writes_assumed_5m", f"recorded creation of {count:,} records: without a lifetime, taken as 5m"
 
@@ -176,9 +238,15 @@ def tariff_assumptions(plan: RunPlan, prices: Sequence[Prices]) -> Iterator[tupl
         yield "assumed_prices", f"list prices that no tariff gives: {listed}"
 
 
-def _start(trace: PreparedTrace, options: ReadOptions, continued: str | None) -> Iterator[tuple[str, str]]:
+def _start(options: ReadOptions, continued: str | None, overlap: int) -> Iterator[tuple[str, str]]:
     if continued is not None:
         yield "continued", f"the index starts as run {continued[:SHORT_DIGEST]} left it"
+        if overlap:
+            yield (
+                "continued_overlap",
+                f"{overlap:,} requests arrived before the last of run {continued[:SHORT_DIGEST]}: they are replayed "
+                "after it, so both runs together may differ from one over both logs",
+            )
     elif options.since_us is not None:
         yield (
             "cold_start",

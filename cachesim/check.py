@@ -26,7 +26,7 @@ FROM trace_inputs i LEFT JOIN requests r USING (trace_no, file_no) GROUP BY i.na
 # A request declares caching if any marker was captured, whatever a policy makes of it.
 _MODELS: Final = """
 SELECT r.model, count(*) AS requests, count(DISTINCT r.principal) AS principals, count(DISTINCT r.session) AS sessions,
-  count(*) FILTER (NOT r.succeeded) AS failed, count(*) FILTER (r.body_state = 'ok') AS parsed,
+  count(*) FILTER (NOT r.succeeded) AS requests_failed, count(*) FILTER (r.body_state = 'ok') AS parsed,
   count(*) FILTER (r.body_state = 'not_cacheable') AS not_cacheable,
   count(*) FILTER (r.body_state = 'unparseable') AS unparseable,
   count(*) FILTER (len(p.marker_blocks) > 0 OR p.automatic >= 0 OR r.query_marker > 0) AS marked,

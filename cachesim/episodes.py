@@ -18,7 +18,8 @@ from cachesim.core.pricing import billed_split
 from cachesim.index.memory import MemoryIndex
 from cachesim.replay import Classified, InFlight, Lane, PreparedRequest
 from cachesim.store.db import insert_frame
-from cachesim.store.trace_reader import TraceRow, single_rows
+from cachesim.store.index_state import Places, load_index
+from cachesim.store.trace_reader import Scopes, TraceRow, single_rows
 from cachesim.store.traces import PreparedTrace
 
 if TYPE_CHECKING:
@@ -30,6 +31,9 @@ SYSTEM_DIGITS: Final = 12
 _SPLIT_BILLED: Final = ("ok", "capped")
 _DEAD_CELLS: Final = ("dead_c5", "dead_c1", "dead_c24")
 _BATCH: Final = 50_000
+
+Place = tuple[int, int]
+"""(scope, prefix): where an entry of the index stands."""
 
 
 class Unread(NamedTuple):
@@ -66,17 +70,23 @@ def follow(
     policy: Policy,
     strategy: MarkerStrategy,
     tariff: TariffSet,
+    continues: tuple[int, int] | None = None,
     progress: Progress = lambda done: None,
 ) -> Episodes:
-    """The fate of every billed write of a variant, the index empty at the start; progress: told requests done.
+    """The fate of every billed write of a variant. continues: the (run_no, variant_no) whose index it started from.
+
+    progress: told requests done.
 
     A write is billed if its request is (it succeeded and its split is not void); it is read by the first request that
     finds its entry as the deepest live one and is not turned to zero by the floor, billed or not.
     """
     lane = FollowedLane(Gates(policy, strategy, trace.markers), trace, trace.cumulative)
+    scopes = Scopes()
+    if continues is not None:
+        load_index(con, *continues, lane, Places(trace, scopes))
     systems: list[str | None] = []
     end_us = 0
-    for row, floor in single_rows(con, trace, policy, tariff, progress):
+    for row, floor in single_rows(con, trace, policy, tariff, progress, scopes):
         lane.follow(row, floor)
         systems.append(_system(trace, row.prompts[0]))
         end_us = row.request.at_us
@@ -119,7 +129,7 @@ class FollowedLane(Lane):
     def __init__(self, gates: Gates, tree: Tree, cumulative: Sequence[Sequence[int]]) -> None:
         self._seen = FollowedIndex()
         super().__init__(gates, tree, cumulative, self._seen)
-        self._unread: dict[tuple[int, int], Unread] = {}
+        self._unread: dict[Place, Unread] = {}
         self._billed: set[int] = set()
         self._fates: dict[int, Fate] = {}
 
@@ -132,46 +142,56 @@ class FollowedLane(Lane):
         if split is None or split.below_floor:
             return result
         if self._seen.matched is not None:
-            self._unread.pop((request.scope, self._seen.matched), None)
-        if result.committed and self._is_billed(request, row.prompt_tokens, split):
+            self.read((request.scope, self._seen.matched), request)
+        if result.committed and self._is_billed(row, split):
             self._billed.add(request.seq)
         return result
 
-    def _is_billed(self, request: PreparedRequest, prompt_tokens: int | None, split: Classification) -> bool:
-        if not request.succeeded:
-            return False
-        billed = billed_split(prompt_tokens or 0, split.read, *split.creation, self.policy.billing_rule)
+    def read(self, place: Place, request: PreparedRequest) -> None:
+        """A request reads the entry of a place."""
+        self._unread.pop(place, None)
+
+    def _is_billed(self, row: TraceRow, split: Classification) -> bool:
+        if not row.request.succeeded or row.calibrated:
+            return row.request.succeeded
+        billed = billed_split(row.prompt_tokens or 0, split.read, *split.creation, self.policy.billing_rule)
         return billed.state in _SPLIT_BILLED
 
     def commit(self, done: InFlight) -> None:
         """A response completes: what it replaces unread is dead, what it writes is unread."""
         billed = done.seq in self._billed
         self._billed.discard(done.seq)
+        super().commit(done)
         previous = done.result.read
         for write in done.result.writes:
             place = (done.scope, write.prefix)
             replaced = self._unread.pop(place, None)
             if replaced is not None:
-                self._die(replaced)
+                self.die(place, replaced)
+            written = Unread(done.seq, write.tier, max(0, write.tokens - previous))
             if billed:
-                self._unread[place] = Unread(done.seq, write.tier, max(0, write.tokens - previous))
+                self._unread[place] = written
             previous = write.tokens
-        super().commit(done)
+            self.written(place, written, done.done_us, billed=billed)
+
+    def written(self, place: Place, write: Unread, done_us: int, *, billed: bool) -> None:
+        """A write has been committed, billed or not."""
 
     def finish(self, end_us: int) -> dict[int, Fate]:
         """The fates at the end of the log, `end_us`: unread writes that have expired by then are dead, others open."""
         while self.in_flight:
             self.commit(heapq.heappop(self.in_flight))
-        for (scope, prefix), unread in self._unread.items():
-            entry = self._seen.get(scope, prefix)
+        for place, unread in self._unread.items():
+            entry = self._seen.get(*place)
             if entry is None or entry.expires_us <= end_us:
-                self._die(unread)
+                self.die(place, unread)
             else:
                 self._fates.setdefault(unread.seq, Fate()).open_writes += 1
         self._unread.clear()
         return self._fates
 
-    def _die(self, unread: Unread) -> None:
+    def die(self, place: Place, unread: Unread) -> None:
+        """A billed write is gone without having been read."""
         fate = self._fates.setdefault(unread.seq, Fate())
         fate.dead_writes += 1
         fate.dead_tokens[unread.tier] += unread.tokens

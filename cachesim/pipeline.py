@@ -5,17 +5,18 @@ from __future__ import annotations
 import gc
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final
 
 from cachesim.config import Config, model_config
+from cachesim.core.calibration import OFF
 from cachesim.core.model import BadLine
 from cachesim.core.policy import PRESETS, BodyRules, Policy
 from cachesim.counting.resolve import DEFAULT_TOKENIZER, tokenizer_version
-from cachesim.errors import NothingUsable
+from cachesim.errors import ConfigError, InputError, NothingUsable
 from cachesim.prepare.builder import TraceBuilder
 from cachesim.prepare.tokenizers import UNMAPPED, ModelTokenizer, Tokenizers
 from cachesim.store.db import transaction
@@ -28,10 +29,11 @@ from cachesim.trace.stored import digest_file
 if TYPE_CHECKING:
     import duckdb
 
-PREPARED_AS: Final = 2
+PREPARED_AS: Final = 3
 """Changes when preparation gives other results, so that older prepared traces are not reused."""
 
 _BAD_LINE_BATCH: Final = 10_000
+_NO_FACTS: Final = ReadFacts()
 
 Progress = Callable[[int], None]
 
@@ -40,7 +42,8 @@ Progress = Callable[[int], None]
 class Preparation:
     """What to read, how, and for which rules. on_bad_line: sees every bad line with its raw bytes, as it is met.
 
-    strict: any bad line is an error; fresh: read again even if the same was prepared before.
+    strict: any bad line is an error; fresh: read again even if the same was prepared before; calibrated: False leaves
+    every estimate as it is; inherited: calibrations of the run that is continued, see `trace_reader.calibrations`.
     """
 
     sources: Sequence[Source]
@@ -50,6 +53,17 @@ class Preparation:
     strict: bool = False
     fresh: bool = False
     on_bad_line: Callable[[BadLine], None] | None = None
+    calibrated: bool = True
+    inherited: Mapping[str, str] = field(default_factory=dict)
+
+    def calibration(self, model: str) -> tuple[str, str | None]:
+        """What is decided in advance about scaling a model's estimates, see `cachesim.store.calibrate.Choose`."""
+        if not self.calibrated:
+            return "configured", OFF
+        configured = model_config(self.config, model).calibration
+        if configured is not None:
+            return "configured", configured
+        return ("inherited", self.inherited[model]) if model in self.inherited else ("fitted", None)
 
 
 def body_rule_sets(policies: Sequence[Policy]) -> list[BodyRules]:
@@ -70,8 +84,10 @@ def same_preparation(job: Preparation, digest: str) -> bool:
 def prepare(con: duckdb.DuckDBPyConnection, job: Preparation, progress: Progress | None = None) -> PreparedTrace:
     """The prepared trace of the job's logs, stored (or found) in the database.
 
-    Raises NothingUsable where no record is usable, or for any bad line under `strict`; then nothing is stored.
+    Raises NothingUsable where no record is usable, or for any bad line under `strict`, and ConfigError for a tokenizer
+    of a configuration that is not there; then nothing is stored.
     """
+    _check_tokenizers(job.config)
     stored = None if job.fresh else _find_prepared(con, job)
     if stored is not None:
         trace = load_trace(con, stored)
@@ -106,6 +122,16 @@ def no_collection() -> Iterator[None]:
             gc.enable()
 
 
+def _check_tokenizers(config: Config) -> None:
+    """Before anything is read: a file that names a tokenizer in vain is wrong in a line of its own."""
+    for model in config.models.values():
+        if model.where and model.tokenizer not in (None, UNMAPPED):
+            try:
+                tokenizer_version(model.tokenizer)
+            except InputError as error:
+                raise ConfigError(f"{model.where}: {error}") from error
+
+
 def _tokenizer_of(config: Config, alias: str | None) -> ModelTokenizer:
     found = model_config(config, alias or "")
     return ModelTokenizer(found.tokenizer or DEFAULT_TOKENIZER, found.tokenizer_version)
@@ -134,6 +160,11 @@ def _digest(job: Preparation, inputs: Sequence[str]) -> str:
         "inputs": [[source.name, sha] for source, sha in zip(job.sources, inputs, strict=True)],
         "options": {**asdict(job.options), "principals": sorted(job.options.principals.items())},
         "tokenizers": [tokenizer_version(DEFAULT_TOKENIZER), sorted(versions.items())],
+        "calibration": [
+            job.calibrated,
+            sorted(job.inherited.items()),
+            sorted((pattern, m.calibration) for pattern, m in job.config.models.items() if m.calibration is not None),
+        ],
         "rules": [asdict(rules) for rules in job.rules],
     }
     return sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
@@ -161,7 +192,7 @@ def _read(
     builder.flush()
     builder.reader.parts.memo.clear()
     writer.bad_lines(bad)
-    _refuse_unusable(job, builder.records, reasons, sum(file.filtered for file in facts.files))
+    _refuse_unusable(job, builder.records, reasons, facts)
     digest = _digest(job, [source.sha256 or "" for source in job.sources])
     known = find_trace(con, digest)
     if known is not None:
@@ -176,6 +207,7 @@ def _read(
             "recorded_writes_assumed_5m": builder.assumed_5m,
             "reading": _reading(job),
         },
+        job.calibration,
     )
 
 
@@ -184,13 +216,23 @@ def _reading(job: Preparation) -> dict[str, Any]:
     regular = [source.path if source.rereadable else None for source in job.sources]
     return {
         "options": {**asdict(job.options), "principals": dict(job.options.principals)},
-        "models": {pattern: [m.tokenizer, m.tokenizer_version] for pattern, m in job.config.models.items()},
+        "models": {
+            pattern: [m.tokenizer, m.tokenizer_version, m.calibration] for pattern, m in job.config.models.items()
+        },
+        "calibrated": job.calibrated,
+        "inherited": dict(job.inherited),
         "paths": [None if path is None else str(path.absolute()) for path in regular],
     }
 
 
-def _refuse_unusable(job: Preparation, records: int, reasons: Counter[str], filtered: int = 0) -> None:
-    listed = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())
+def _refuse_unusable(
+    job: Preparation,
+    records: int,
+    reasons: Counter[str],
+    facts: ReadFacts = _NO_FACTS,
+) -> None:
+    listed, left_out = _listed(reasons), facts.left_out
+    filtered = sum(file.filtered for file in facts.files)
     names = ", ".join(source.name for source in job.sources)
     if job.strict and reasons:
         raise NothingUsable(
@@ -198,10 +240,18 @@ def _refuse_unusable(job: Preparation, records: int, reasons: Counter[str], filt
         )
     if not records and filtered:
         raise NothingUsable(f"{names}: all {filtered} records arrived outside --since and --until; widen them")
+    if not records and facts.only_answers is not None:
+        raise NothingUsable(f"{names}: {facts.only_answers}")
     if not records:
         why = f"{reasons.total()} bad lines: {listed}" if reasons else "nothing in it"
+        if left_out:
+            why = f"{why}; no requests to a provider: {_listed(left_out)}"
         what = "give --start and --interval" if reasons["missing_time"] else "`cachesim check` names the lines"
         raise NothingUsable(f"{names}: no usable record ({why}); {what}")
+
+
+def _listed(reasons: Counter[str]) -> str:
+    return ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())
 
 
 def _inputs(sources: Sequence[Source], facts: ReadFacts) -> Iterator[TraceInput]:
@@ -234,7 +284,14 @@ def _facts(facts: ReadFacts, reasons: Counter[str]) -> dict[str, Any]:
         "default_principal": sum(f.default_principal for f in facts.files),
         "unscoped": sum(f.unscoped for f in facts.files),
         "synthetic_times": sum(f.synthetic_times for f in facts.files),
+        "unanswered": sum(f.unanswered for f in facts.files),
         "unmatched_answers": facts.unmatched_answers,
         "usage_reported": facts.usage_reported,
     }
-    return {"files": files, "bad": dict(reasons), "principal": facts.default_principal, **totals}
+    return {
+        "files": files,
+        "bad": dict(reasons),
+        "left_out": dict(facts.left_out),
+        "principal": facts.default_principal,
+        **totals,
+    }

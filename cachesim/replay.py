@@ -166,14 +166,23 @@ class IdealBound:
         self._tree = tree
         self._cumulative = cumulative
         self._seen: dict[int, set[int]] = {}
+        self._walked: dict[int, set[int]] = {}
         self._in_flight: list[tuple[int, int, int, int]] = []
+        self._earlier: list[tuple[int, int, int, Sequence[int]]] = []
+
+    def inherit(self, scope: int, prefixes: Sequence[int], done_us: int) -> None:
+        """A request of an earlier log had these prefixes, and completed at `done_us`."""
+        heapq.heappush(self._earlier, (done_us, len(self._earlier), scope, prefixes))
 
     def arrive(self, request: PreparedRequest, prompt: Prompt) -> int:
         """Tokens that could have been read at best."""
+        while self._earlier and self._earlier[0][0] <= request.at_us:
+            _, _, scope, prefixes = heapq.heappop(self._earlier)
+            self._seen.setdefault(scope, set()).update(prefixes)
         while self._in_flight and self._in_flight[0][0] <= request.at_us:
             _, _, scope, end = heapq.heappop(self._in_flight)
-            self._contain(self._seen.setdefault(scope, set()), end)
-        if request.scope < 0 or prompt.end_node < 0 or request.body_state != "ok":
+            self._contain(scope, end)
+        if not may_hold(request, prompt):
             return 0
         if request.succeeded:
             heapq.heappush(self._in_flight, (request.done_us, request.seq, request.scope, prompt.end_node))
@@ -183,9 +192,23 @@ class IdealBound:
             node = self._tree.parents[node]
         return self._cumulative[request.tokenizer][node] if node >= 0 else 0
 
-    def _contain(self, seen: set[int], node: int) -> None:
-        """Every boundary up to `node` is now contained; what lies before a known boundary is known already."""
-        parents, prefixes = self._tree.parents, self._tree.prefixes
-        while node >= 0 and (prefixes[node] not in seen or prefixes[node] != node):
-            seen.add(prefixes[node])
-            node = parents[node]
+    def _contain(self, scope: int, node: int) -> None:
+        """Every boundary up to `node` is now contained; what lies before a boundary walked is known already."""
+        seen, walked = self._seen.setdefault(scope, set()), self._walked.setdefault(scope, set())
+        new = path(self._tree, node, walked)
+        seen.update(self._tree.prefixes[n] for n in new)
+
+
+def may_hold(request: PreparedRequest, prompt: Prompt) -> bool:
+    """Whether a request has a scope and blocks, so that a cache could hold its prefixes."""
+    return request.scope >= 0 and prompt.end_node >= 0 and request.body_state == "ok"
+
+
+def path(tree: Tree, node: int, walked: set[int]) -> list[int]:
+    """The boundaries up to `node` that have not been walked before, now among `walked`."""
+    found = []
+    while node >= 0 and node not in walked:
+        walked.add(node)
+        found.append(node)
+        node = tree.parents[node]
+    return found

@@ -12,12 +12,13 @@ from cachesim import __version__
 from cachesim.core.gates import Gates, MarkerStrategy
 from cachesim.core.ledger import TariffSet
 from cachesim.core.policy import Policy, rules
-from cachesim.core.pricing import billed_split
+from cachesim.core.pricing import billed_split, fit_split
 from cachesim.errors import CannotEvaluate, UsageError
 from cachesim.index.memory import MemoryIndex
 from cachesim.replay import Classified, IdealBound, Lane
 from cachesim.sensitivity import PERCENTS, Answers, Sensitivity, moved_counts
-from cachesim.store.index_state import Dormant, Key, load_index, save_index
+from cachesim.store.earlier import inherit_prefixes
+from cachesim.store.index_state import Places, load_index, save_index
 from cachesim.store.runs import Prices, RunWriter
 from cachesim.store.trace_reader import Scopes, TraceRow, trace_rows
 from cachesim.store.traces import PreparedTrace
@@ -117,7 +118,7 @@ class Run:
                 self._lanes.append(Lane(gates, trace, trace.cumulative, MemoryIndex()))
                 self._lane_variants.append([])
             self._lane_variants[variant.lane].append(variant)
-        self._dormant: list[list[Dormant]] = [[] for _ in self._lanes]
+        self._places = [Places(trace, self._scopes) for _ in self._lanes]
         counts = {percent: moved_counts(trace.cumulative, percent) for percent in PERCENTS}
         self._sensitivity = {
             number: Sensitivity(lane, trace, counts)
@@ -137,9 +138,9 @@ class Run:
         assumptions: told the prices that were used; progress: told how many requests are done.
         """
         self._declare()
-        if self._continued:
-            self._inherit(self._continued[0])
         ideals = [IdealBound(self.trace, self.trace.cumulative) for _ in self._distinct]
+        if self._continued:
+            self._inherit(self._continued[0], ideals)
         prices = [Prices(tariff, number * 1_000_000) for number, tariff in enumerate(self.plan.tariffs)]
         last_us = 0
         for rows in trace_rows(self._con, self.trace, self._distinct, self._scopes):
@@ -153,7 +154,7 @@ class Run:
             sensitivity.store(self._con, self.writer.run_no)
         for lane_no, lane in enumerate(self._lanes):
             numbers = [variant.number for variant in self._lane_variants[lane_no]]
-            save_index(self._con, self.writer.run_no, numbers, lane, self._key, self._dormant[lane_no], last_us)
+            save_index(self._con, self.writer.run_no, numbers, lane, self._places[lane_no], last_us)
         self.writer.head(options, assumptions(prices), problems)
         return self.writer.run_no
 
@@ -211,55 +212,36 @@ class Run:
 
     # -- the index between runs
 
-    def _key(self, scope: int, prefix: int) -> Key:
-        principal, model, tokenizer = self._scopes.all[scope]
-        return Key(principal, model, self.trace.tokenizers[tokenizer].version, self.trace.digests[prefix])
-
-    def _inherit(self, run_no: int) -> None:
+    def _inherit(self, run_no: int, ideals: Sequence[IdealBound]) -> None:
         """Start every lane from what the variant of the same policy left in the index of another run."""
-        prefixes = self._inherited_prefixes(run_no)
-        versions = {t.version: number for number, t in enumerate(self.trace.tokenizers)}
-
-        def place_of(key: Key) -> tuple[int, int] | None:
-            prefix, tokenizer = prefixes.get(key.prefix_hash), versions.get(key.version)
-            if prefix is None or tokenizer is None:
-                return None
-            return self._scopes.number(key.principal, key.model, tokenizer), prefix
-
-        for lane_no, lane in enumerate(self._lanes):
-            number = self._same_variant(run_no, self._lane_variants[lane_no][0])
-            self._dormant[lane_no] = load_index(self._con, run_no, number, lane, place_of)
+        for lane, variants, places in zip(self._lanes, self._lane_variants, self._places, strict=True):
+            first = variants[0]
+            number = same_variant(self._con, run_no, first.policy, self.plan.strategy, first.tariff)
+            load_index(self._con, run_no, number, lane, places)
+        rules_of_bounds = [self.trace.rules[number] for number in self._distinct]
+        inherit_prefixes(self._con, run_no, self.trace, rules_of_bounds, self._scopes, ideals)
         for sensitivity in self._sensitivity.values():
             sensitivity.inherit()
 
-    def _inherited_prefixes(self, run_no: int) -> dict[bytes, int]:
-        rows = self._con.execute(
-            "SELECT prefix_hash FROM index_entries WHERE run_no = ? UNION "
-            "SELECT prefix_hash FROM index_in_flight WHERE run_no = ?",
-            [run_no, run_no],
-        ).fetchall()
-        wanted = {digest for (digest,) in rows}
-        prefixes = self.trace.prefixes
-        return {digest: prefixes[node] for node, digest in enumerate(self.trace.digests) if digest in wanted}
 
-    def _same_variant(self, run_no: int, variant: Variant) -> int:
-        row = self._con.execute(
-            "SELECT variant_no FROM variants WHERE run_no = ? AND policy = ? AND markers = ? AND kind = 'policy' "
-            "AND rules = ? ORDER BY tariff = ? DESC, variant_no LIMIT 1",
-            [
-                run_no,
-                variant.policy.name,
-                str(self.plan.strategy),
-                json.dumps(rules(variant.policy)),
-                variant.tariff.name,
-            ],
-        ).fetchone()
-        if row is None:
-            raise CannotEvaluate(
-                f"run {run_no}: no variant with policy {variant.policy.name}, the same rules and markers "
-                f"{self.plan.strategy}; continue with the options that run had"
-            )
-        return int(row[0])
+def same_variant(
+    con: duckdb.DuckDBPyConnection, run_no: int, policy: Policy, strategy: MarkerStrategy, tariff: TariffSet
+) -> int:
+    """The variant of a run whose index one with this policy, these markers and this tariff continues.
+
+    Raises CannotEvaluate where the run has no such policy and markers.
+    """
+    row = con.execute(
+        "SELECT variant_no FROM variants WHERE run_no = ? AND policy = ? AND markers = ? AND kind = 'policy' "
+        "AND rules = ? ORDER BY tariff = ? DESC, variant_no LIMIT 1",
+        [run_no, policy.name, str(strategy), json.dumps(rules(policy)), tariff.name],
+    ).fetchone()
+    if row is None:
+        raise CannotEvaluate(
+            f"run {run_no}: no variant with policy {policy.name}, the same rules and markers {strategy}; continue with "
+            "the options that run had"
+        )
+    return int(row[0])
 
 
 def _answers(rows: Sequence[TraceRow], lane: Lane, gate: Callable[[str, int], int | None], place: int) -> Answers:
@@ -277,7 +259,9 @@ def _answers(rows: Sequence[TraceRow], lane: Lane, gate: Callable[[str, int], in
         if split is None:
             billed.append(billed_split(prompt_tokens, 0, 0, 0, 0, rule))
         else:
-            billed.append(billed_split(prompt_tokens, split.read, *split.creation, rule))
+            parts = (split.read, *split.creation)
+            fitting = fit_split(prompt_tokens, *parts) if row.calibrated else parts
+            billed.append(billed_split(prompt_tokens, *fitting, rule))
     return results, billed
 
 

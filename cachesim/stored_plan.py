@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from cachesim.assumed_prices import assumed_base_row
+from cachesim.assumptions import SHORT_DIGEST, Assumption, is_continued
 from cachesim.config import Config, ModelConfig
 from cachesim.core.gates import MarkerStrategy, marker_strategy
 from cachesim.core.ledger import BaseRow, CacheRow, TariffSet
 from cachesim.core.policy import BodyRules, Policy
 from cachesim.errors import CannotEvaluate, InputError
 from cachesim.pipeline import Preparation, Progress, missing_rules, prepare, same_preparation
-from cachesim.run import RunPlan
+from cachesim.run import RunPlan, same_variant
 from cachesim.store.trace_reader import load_trace, trace_inputs, trace_rules
 from cachesim.store.traces import PreparedTrace, TraceInput
 from cachesim.trace.open import STDIN_NAME, Source, utf8_name
@@ -30,13 +31,17 @@ _POLICY_RULES: Final = frozenset(f.name for f in fields(Policy)) - {"name"}
 _REPLAY_AGAIN: Final = "replay the log again"
 
 
-def plan_options(plan: RunPlan, files: Sequence[str], made_for: str | None = None) -> dict[str, Any]:
+def plan_options(
+    plan: RunPlan, files: Sequence[str], made_for: str | None = None, continues: str | None = None
+) -> dict[str, Any]:
     """What `runs.options` keeps of a run, as JSON: its plan for people, and the tariffs for `stored_plan`.
 
-    files: the log arguments as typed; made_for: the command that made the run to answer a question, None for `replay`.
+    files: the log arguments as typed; made_for: the command that made the run to answer a question, None for `replay`;
+    continues: the digest of the run whose index it started from.
     """
     return {
         **({} if made_for is None else {"made_for": made_for}),
+        **({} if continues is None else {"continues": continues}),
         "plan": plan.describe(),
         "files": [utf8_name(file) for file in files],
         "tariffs": [_tariff_options(tariff) for tariff in plan.tariffs],
@@ -79,12 +84,34 @@ def stored_plan(con: duckdb.DuckDBPyConnection, run_no: int) -> RunPlan:
     return RunPlan(policies, [_tariff(known[name]) for name in names], _strategy(variants[0][2]))
 
 
+def continued_from(
+    con: duckdb.DuckDBPyConnection, run_no: int, policy: Policy, strategy: MarkerStrategy, tariff: TariffSet
+) -> tuple[int, int] | None:
+    """(run_no, variant_no) whose index a variant of a run started from, None where it started empty.
+
+    Raises CannotEvaluate where that run is not in the database any more, or is not known: made by an older cachesim.
+    """
+    run = _Stored(con, run_no)
+    digest = run.options.get("continues")
+    if digest is None:
+        if is_continued(run.assumptions):
+            raise run.too_old("did not keep which run it continued")
+        return None
+    row = con.execute("SELECT run_no FROM runs WHERE digest = ?", [digest]).fetchone()
+    if row is None:
+        raise CannotEvaluate(
+            f"run {run_no}: the run it continued, {digest[:SHORT_DIGEST]}, is not in the database any more; replay both"
+            " logs again"
+        )
+    return row[0], same_variant(con, row[0], policy, strategy, tariff)
+
+
 class _Stored:
     """What the database says of one run."""
 
     def __init__(self, con: duckdb.DuckDBPyConnection, run_no: int) -> None:
         row = con.execute(
-            "SELECT digest, trace_no, cachesim_version, options FROM runs WHERE run_no = ?", [run_no]
+            "SELECT digest, trace_no, cachesim_version, options, assumptions FROM runs WHERE run_no = ?", [run_no]
         ).fetchone()
         if row is None:
             raise CannotEvaluate(f"run {run_no}: not in the database; `cachesim runs` lists the runs")
@@ -94,6 +121,7 @@ class _Stored:
         self.trace_no: int = row[1]
         self.version: str = row[2]
         self.options: dict[str, Any] = json.loads(row[3])
+        self.assumptions: list[Assumption] = json.loads(row[4])
 
     def variants(self) -> list[tuple[str, str, str, str]]:
         """(policy, tariff, markers, rules) of its variants without bounds; of a sweep only the first."""
@@ -170,6 +198,7 @@ def trace_with_rules(
     models = {pattern: ModelConfig(*tokenizer) for pattern, tokenizer in reading["models"].items()}
     config = Config(None, {}, models, TariffSet("", (), ()), {}, False, [], ())
     job = Preparation(sources, ReadOptions(**reading["options"]), config, known)
+    job.calibrated, job.inherited = reading.get("calibrated", True), reading.get("inherited", {})
     _check_tokenizers(run, job, digest)
     job.rules = [*known, *wanted]
     return prepare(con, job, progress)

@@ -40,7 +40,7 @@ def _(Path, mo):
 
 
 @app.cell
-def _(FLOORS, LIFETIMES, LOG, Path, TARIFFS, WRITES_30M, api, json, subprocess, sys, tempfile):
+def _(FLOORS, LIFETIMES, LOG, Path, TARIFFS, WRITES_30M, api, json, mo, subprocess, sys, tempfile):
     # Everything is computed here, once; the sliders only choose among the points.
     def tariff_file(folder, tariff, models):
         """A tariff file that enables every model at the multipliers of TARIFFS[tariff]."""
@@ -55,7 +55,10 @@ def _(FLOORS, LIFETIMES, LOG, Path, TARIFFS, WRITES_30M, api, json, subprocess, 
         database = str(Path(folder, "cachesim.duckdb"))
         answer = str(Path(folder, "answer.txt"))
         replay = ["replay", str(LOG), "--db", database, "--quiet", "--output", answer]
-        subprocess.run([sys.executable, "-m", "cachesim", *replay], check=True)
+        done = subprocess.run([sys.executable, "-m", "cachesim", *replay], stderr=subprocess.PIPE, text=True)
+        if done.returncode and mo.app_meta().mode == "script":
+            sys.exit(done.stderr.strip())
+        mo.stop(done.returncode != 0, mo.callout(mo.plain_text(done.stderr.strip()), kind="danger"))
         with api.open(database) as db:
             run = db.run("latest")
             models = run.frame(by=["model"])["model"].drop_nulls().to_list()

@@ -7,6 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# A busy machine is slow; that is no finding about the program.
+settings.register_profile("cachesim", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("cachesim")
 
 
 @pytest.fixture

@@ -27,6 +27,7 @@ from cachesim.prepare.nodes import Nodes, cumulate
 from cachesim.run import Run, RunPlan
 from cachesim.store.db import insert_frame, transaction
 from cachesim.store.trace_reader import load_trace
+from cachesim.stored_plan import plan_options
 
 HOUR_US: Final = 60 * MINUTE_US
 MODELS: Final[dict[str | None, int | None]] = {"m": 0, "n": 1, "o": 0, "unmapped": None, None: None}
@@ -45,12 +46,17 @@ class VariedRow(NamedTuple):
 
 @dataclass
 class VariedTrace:
-    """A forest of boundaries, their tokens with each of two tokenizers, and requests in replay order."""
+    """A forest of boundaries, their tokens with each tokenizer, and requests in replay order.
+
+    versions: of the tokenizers; part: which piece of the trace it is, if it was cut.
+    """
 
     seed: int
     tree: Nodes
     cumulative: list[array[int]]
     rows: list[VariedRow]
+    versions: tuple[str, ...] = ("v0", "v1")
+    part: str = ""
 
 
 def varied_trace(seed: int, requests: int = 120) -> VariedTrace:
@@ -127,13 +133,48 @@ def _prompt(chance: random.Random, end: int, depth: int) -> Prompt:
     )
 
 
+def cut(trace: VariedTrace, start: int, end: int) -> VariedTrace:
+    """Requests `start` to `end` as a log of their own: only their boundaries and tokenizers, in other numbers."""
+    rows = trace.rows[start:end]
+    wanted: set[int] = set()
+    for node in {prompt.end_node for row in rows for prompt in row.prompts}:
+        while node >= 0 and node not in wanted:
+            wanted.add(node)
+            node = trace.tree.parents[node]
+    tree, numbers = Nodes(), {-1: -1}
+    for node in sorted(wanted, key=lambda n: (_depth(trace.tree, n), -n)):
+        parent = numbers[trace.tree.parents[node]]
+        numbers[node] = tree.child(parent, trace.tree.digests[node], trace.tree.kinds[node])
+    old = {number: node for node, number in numbers.items()}
+    used = dict.fromkeys(row.columns["tokenizer_no"] for row in rows)
+    tokenizers = [number for number in used if number is not None]
+    renumbered = [
+        VariedRow(
+            {**row.columns, "seq": seq, "tokenizer_no": _position(tokenizers, row.columns["tokenizer_no"])},
+            tuple(prompt._replace(end_node=numbers[prompt.end_node]) for prompt in row.prompts),
+        )
+        for seq, row in enumerate(rows)
+    ]
+    cumulative = [array("q", [trace.cumulative[t][old[n]] for n in range(len(tree))]) for t in tokenizers]
+    versions = tuple(trace.versions[t] for t in tokenizers)
+    return VariedTrace(trace.seed, tree, cumulative, renumbered, versions, f"{start}-{end}")
+
+
+def _depth(tree: Nodes, node: int) -> int:
+    return 0 if node < 0 else 1 + _depth(tree, tree.parents[node])
+
+
+def _position(numbers: Sequence[int], number: int | None) -> int | None:
+    return None if number is None else numbers.index(number)
+
+
 def stored(con: duckdb.DuckDBPyConnection, trace: VariedTrace) -> int:
     """Write the trace into the tables a preparation writes; returns its trace_no. Not in a transaction of its own."""
     row = con.execute("SELECT coalesce(max(trace_no), 0) + 1 FROM traces").fetchone()
     assert row is not None
     trace_no: int = row[0]
     count = len(trace.rows)
-    digest = sha256(f"{trace.seed} {count}".encode()).hexdigest()
+    digest = sha256(f"{trace.seed} {count} {trace.part}".encode()).hexdigest()
     head = [trace_no, digest, count, json.dumps(_facts(count)), json.dumps([asdict(rules) for rules in RULES])]
     con.execute("INSERT INTO traces VALUES (?, ?, ?, ?, ?, ?)", [*head, json.dumps(FACTS)])
     con.execute(
@@ -144,8 +185,8 @@ def stored(con: duckdb.DuckDBPyConnection, trace: VariedTrace) -> int:
     _insert(con, "nodes", trace_no, len(trace.tree), {**nodes, "digest": trace.tree.digests}, "node")
     for number, totals in enumerate(trace.cumulative):
         con.execute(
-            "INSERT INTO trace_tokenizers VALUES (?, ?, ?, ?, true)",
-            [trace_no, number, f"t{number}.json", f"v{number}"],
+            "INSERT INTO trace_tokenizers (trace_no, tokenizer_no, source, version, exact) VALUES (?, ?, ?, ?, true)",
+            [trace_no, number, f"t{number}.json", trace.versions[number]],
         )
         same = [number] * len(totals)
         _insert(con, "node_tokens", trace_no, len(totals), {"tokenizer_no": same, "cumulative_tokens": totals}, "node")
@@ -181,10 +222,16 @@ def _facts(requests: int) -> dict[str, Any]:
     return {"files": [file], "bad": {}, "principal": None, "usage_reported": True, **dict.fromkeys(counted, 0)}
 
 
-def run_stored(con: duckdb.DuckDBPyConnection, trace_no: int, plan: RunPlan) -> int:
-    """Replay a stored trace; returns the run_no. The policies' body rules must be among RULES."""
+def run_stored(con: duckdb.DuckDBPyConnection, trace_no: int, plan: RunPlan, continues: int | None = None) -> int:
+    """Replay a stored trace; returns the run_no. The policies' body rules must be among RULES.
+
+    continues: the run that left the index to start from.
+    """
+    earlier = con.execute("SELECT run_no, digest FROM runs WHERE run_no = ?", [continues]).fetchone()
     with transaction(con):
-        return Run(con, load_trace(con, trace_no), plan).execute({}, lambda _: [], {}, lambda _: None)
+        return Run(con, load_trace(con, trace_no), plan, earlier).execute(
+            plan_options(plan, [], continues=earlier and earlier[1]), lambda _: [], {}, lambda _: None
+        )
 
 
 def tariffs(seed: int) -> list[TariffSet]:

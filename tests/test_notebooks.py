@@ -29,3 +29,24 @@ def test_a_notebook_runs_as_a_script(notebook: Path, tmp_path: Path) -> None:
     # The standard tariff is what is assumed without one: its floor of 1,024 changes nothing.
     assert next(line for line in points if line.split()[0] == "1,024").split()[1:] == now.split()[1:]
     assert [line.split()[0] for line in points][:4] == ["256", "512", "768", "1,024"]
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.name)
+@pytest.mark.parametrize(("content", "message"), [(None, "no such file"), ("{}\n", "no usable record")])
+def test_without_a_usable_log_a_notebook_says_so(
+    notebook: Path, tmp_path: Path, content: str | None, message: str
+) -> None:
+    for package in ("marimo", "altair"):
+        pytest.importorskip(package, reason=f"{package} is not installed: pip install 'cachesim[notebooks]'")
+    log = tmp_path / "my.jsonl"
+    if content is not None:
+        log.write_text(content)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUTF8": "1"}
+    done = subprocess.run(
+        [sys.executable, notebook, "--log", log], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"cachesim: {log}")
+    assert message in line

@@ -58,7 +58,7 @@ def test_many_policies_in_one_pass_are_many_single_passes(seed: int) -> None:
 @settings(max_examples=4, deadline=None)
 @given(st.integers(0, 10**9), st.sampled_from(POLICIES))
 def test_the_index_in_memory_equals_the_one_in_duckdb(seed: int, policy: Policy) -> None:
-    """Same results for every request, and the same live rows at the end."""
+    """Same results for every request, and the same rows at the end."""
     trace = random_trace(seed, requests=60)
     fast, plain = MemoryIndex(), DuckDbIndex(duckdb.connect())
     assert replayed(trace, [policy], [fast]) == replayed(trace, [policy], [plain])

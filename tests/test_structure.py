@@ -25,9 +25,12 @@ ARROWS: dict[str, set[str]] = {
     "recommend": {"core"},
     "fan_out": {"core", "index", "replay", "store"},
     "episodes": {"core", "index", "replay", "store"},
+    "lives": {"core", "episodes", "replay", "store"},
     "synth": set(),
     "assumed_prices": {"core"},
     "config": {"assumed_prices", "core", "errors"},
+    "tariffs": {"assumed_prices", "config", "core", "report"},
+    "starter": {"assumed_prices", "core", "report", "tariffs"},
     "prepare": {"core", "counting"},
     "sweep": {"assumptions", "core", "errors", "run", "store", "stored_plan"},
     "replay": {"core", "index"},
@@ -52,7 +55,7 @@ ARROWS: dict[str, set[str]] = {
         "run",
         "stored_plan",
     },
-    "stored_plan": {"assumed_prices", "config", "core", "errors", "pipeline", "run", "store", "trace"},
+    "stored_plan": {"assumed_prices", "assumptions", "config", "core", "errors", "pipeline", "run", "store", "trace"},
 }
 OUTERMOST = {"api", "cli", "__main__", "__init__"}  # may import everything; nothing imports api, and cli only __main__
 CORE_PACKAGES = {"orjson", "msgspec"}

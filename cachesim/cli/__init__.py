@@ -13,6 +13,7 @@ from typing import Final
 
 from cachesim.errors import CachesimError
 
+_COMPLETION: Final = ("--show-completion", "--install-completion")
 INTERRUPTED: Final = 130
 BUG: Final = 70
 
@@ -36,6 +37,8 @@ def _run(args: list[str]) -> int:
 
     from cachesim.cli.lazy import ReaderGone, application
 
+    if len(args) == 2 and args[0] in _COMPLETION:  # typer takes the shell from its parent, unless it must not look
+        os.environ["_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION"] = "1"
     try:
         code = application().main(args, prog_name="cachesim", standalone_mode=False)
     except CachesimError as error:

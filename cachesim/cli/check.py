@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import typer
 
@@ -24,31 +22,31 @@ from cachesim.cli.inputs import (
     Zone,
 )
 from cachesim.cli.lazy import examples
-from cachesim.cli.output import console
+from cachesim.cli.output import Form, Output, Quiet, console, emit, screen
 from cachesim.errors import CachesimError
+from cachesim.report.formats import Format
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from rich.console import Console
+
     from cachesim.check import BadLineSample, LogCheck
+    from cachesim.report.formats import Report
+    from cachesim.store.traces import PreparedTrace
     from cachesim.trace.open import Source
 
 ROWS_SHOWN: Final = 20
-RARE: Final = ("bad_lines", "sessions", "failed", "not_cacheable", "unparseable")
+RARE: Final = ("bad_lines", "sessions", "requests_failed", "not_cacheable", "unparseable")
 """Columns of the tables that are shown only where one of them is not zero."""
 
 app = typer.Typer()
 
 
-class Form(StrEnum):
-    """How the answer is written."""
-
-    TABLE = "table"
-    JSON = "json"
-
-
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no remarks on stderr.")]
-AsForm = Annotated[Form, typer.Option("--format", "-f", help="A table for people, JSON for programs.")]
+COLUMNS: Final = (
+    "model", "requests", "requests_failed", "principals", "sessions", "parsed", "not_cacheable", "unparseable",
+    "marked", "with_usage", "reported_prompt_tokens",
+)  # fmt: skip
 
 
 @app.command(
@@ -72,18 +70,16 @@ def check(
     bad_lines: BadLines = None,
     bad_lines_raw: BadLinesRaw = False,
     strict: Strict = False,
-    form: AsForm = Form.TABLE,
+    form: Form = Format.TABLE,
+    output: Output = None,
     quiet: Quiet = False,
 ) -> None:
     """Read logs as `replay` would, and say what was recognised: formats, coverage, order, gaps, duplicates, bad lines.
 
-    Nothing is stored and no token is counted, so it is fast. Exit code 65 if nothing is usable.
+    Nothing is stored and no token is counted, so it is fast. Programs get a row per model; files and gaps are in the
+    JSON. Exit code 65 if nothing is usable.
     """
-    from dataclasses import replace
-
     from cachesim.check import BadLineSample, check_log
-    from cachesim.config import ModelConfig
-    from cachesim.pipeline import body_rule_sets
     from cachesim.store.db import IN_MEMORY, open_database
 
     arguments = Arguments(
@@ -102,24 +98,27 @@ def check(
         strict,
         quiet,
     )
-    settings = replace(arguments.config(), models={"*": ModelConfig("unmapped")})
+    settings = arguments.config()
     seen = BadLineSample()
     with open_database(IN_MEMORY) as con:
         sources = arguments.sources()
         try:
-            options = arguments.read_options(con, settings)
-            trace = arguments.prepare(con, settings, options, body_rule_sets([]), sources, seen.add)
+            trace = arguments.read_uncounted(con, settings, sources, seen.add)
         except CachesimError:
             _print_bad_lines(seen, sources, console(stderr=True))
             raise
         found = check_log(con, trace, seen)
-    if form is Form.JSON:
-        typer.echo(json.dumps(_as_json(found, sources), ensure_ascii=False))
-    else:
-        _print(found, sources)
+    if form is not Format.TABLE:
+        emit(_report(found, sources, trace), form, output)
+        return
+    with screen(output) as out:
+        _print(found, sources, out)
 
 
-def _as_json(found: LogCheck, sources: Sequence[Source]) -> dict[str, Any]:
+def _report(found: LogCheck, sources: Sequence[Source], trace: PreparedTrace) -> Report:
+    """A row per model; the rest of what was found in the JSON envelope."""
+    from cachesim.assumptions import problems
+    from cachesim.report.formats import Report
     from cachesim.report.times import instant_text
 
     def row(values: dict[str, Any]) -> dict[str, Any]:
@@ -130,29 +129,26 @@ def _as_json(found: LogCheck, sources: Sequence[Source]) -> dict[str, Any]:
             plain[name.removesuffix("_us") if is_time else name] = instant_text(value) if is_time else value
         return plain
 
-    facts = {name: value for name, value in found.facts.items() if name not in ("files", "reading")}
-    return {
-        "schema": "cachesim.check/1",
-        "command": "check",
+    more = {
         "files": [row(file) for file in found.files],
-        "models": found.models,
         "longest_gaps": [row(gap) for gap in found.gaps],
         "session_gaps": found.bands,
-        "facts": facts,
+        "facts": {name: value for name, value in found.facts.items() if name not in ("files", "reading")},
         "bad_lines": [
             {"file": sources[b.file_no].name, "line": b.line, "offset": b.offset, "reason": b.reason}
             for b in found.bad_lines.first
         ],
     }
+    return Report("check", COLUMNS, found.models, ["model"], problems=problems(trace), more=more)
 
 
-def _print(found: LogCheck, sources: Sequence[Source]) -> None:
+def _print(found: LogCheck, sources: Sequence[Source], out: Console) -> None:
     from rich.table import Table
 
     from cachesim.report.formats import clean
     from cachesim.report.render import say
+    from cachesim.report.tables import title
 
-    out = console()
     total = sum(model["requests"] for model in found.models)
     parsed = sum(model["parsed"] for model in found.models)
     marked = sum(model["marked"] for model in found.models)
@@ -162,10 +158,10 @@ def _print(found: LogCheck, sources: Sequence[Source]) -> None:
         f"{total:,} requests, {parsed:,} of them classifiable, {marked:,} with cache markers; {bad:,} bad lines.",
         "bold",
     )
-    for title, rows in (("files", found.files), ("models", found.models)):
+    for what, rows in (("files", found.files), ("models", found.models)):
         table = Table(box=None, pad_edge=False)
         names = [n for n in rows[0] if n not in RARE or any(row[n] for row in rows)]
-        heads = [name.removesuffix("_us").replace("_", " ") for name in names]
+        heads = [title(name.removesuffix("_us")) for name in names]
         words = [max(map(len, head.split())) for head in heads]
         fits = sum(words) + 4 * len(words) <= out.width
         for name, head, width in zip(names, heads, words, strict=True):
@@ -174,10 +170,10 @@ def _print(found: LogCheck, sources: Sequence[Source]) -> None:
             table.add_column(head, justify="left" if text else "right", overflow="fold", min_width=least)
         for row in rows[:ROWS_SHOWN]:
             table.add_row(*(clean(_cell(name, row[name])) for name in names))
-        say(out, f"\n{title}", "bold")
+        say(out, f"\n{what}", "bold")
         out.print(table)
         if len(rows) > ROWS_SHOWN:
-            say(out, f"{len(rows) - ROWS_SHOWN:,} more {title} (--format json has them)")
+            say(out, f"{len(rows) - ROWS_SHOWN:,} more {what} (--format json has them)")
     out.print()
     for line in _remarks(found):
         say(out, line)
@@ -214,6 +210,8 @@ def _remarks(found: LogCheck) -> Iterator[str]:
     for name, text in counts.items():
         if facts[name]:
             yield f"{facts[name]:,} {text}"
+    for reason, count in facts["left_out"].items():
+        yield f"{count:,} rows that are no request to a provider ({reason}), left out"
     yield from (f"{clean(f['name'])}: written newest first" for f in facts["files"] if f["reversed"])
     for gap in found.gaps[:1]:
         length = _duration(gap["gap_us"])

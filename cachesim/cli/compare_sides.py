@@ -30,6 +30,7 @@ class Sides:
 
     def wanted(self, con: duckdb.DuckDBPyConnection) -> tuple[Wanted, Wanted]:
         """Both sides; raises UsageError where there is only one, or more than two."""
+        from cachesim.report.names import check_names
         from cachesim.report.query import variants_of
         from cachesim.report.runs import find_replay
 
@@ -50,6 +51,7 @@ class Sides:
                 )
         chosen = (self.runs or ["latest"], policies, tariffs, self.markers, self.periods)
         a, b = (self._wanted(con, *(_pick(values, side) for values in chosen)) for side in (0, 1))
+        check_names(con, [a.run_no, b.run_no], self.filters)
         return a, b
 
     def _wanted(
@@ -70,7 +72,7 @@ class Sides:
         return Wanted(find_replay(con, run or "latest"), policy, tariff, strategy, filters, period)
 
     def _filters(self, con: duckdb.DuckDBPyConnection, period: str | None) -> Filters:
-        from cachesim.report.times import parse_instant
+        from cachesim.report.times import check_order, parse_instant
 
         since, until, option = self.since, self.until, ("--since", "--until")
         if period is not None:
@@ -81,11 +83,10 @@ class Sides:
             if not dots or not (since or until):
                 raise UsageError(f"--period {period!r}: FROM..UNTIL was expected, such as 2026-03-02..2026-03-09")
         zone = self.filters.timezone
-        return replace(
-            self.filters,
-            since_us=parse_instant(con, option[0], since, zone) if since else None,
-            until_us=parse_instant(con, option[1], until, zone) if until else None,
-        )
+        since_us = parse_instant(con, option[0], since, zone) if since else None
+        until_us = parse_instant(con, option[1], until, zone) if until else None
+        check_order(f"--period {period}" if period else "--since, --until", since_us, until_us)
+        return replace(self.filters, since_us=since_us, until_us=until_us)
 
 
 def _pick(values: Sequence[str], side: int) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -47,6 +47,14 @@ TokenizerOptions = Annotated[
         _COUNT,
     ),
 ]
+NoCalibration = Annotated[
+    bool,
+    typer.Option(
+        "--no-calibration",
+        help="Leave estimates of the embedded tokenizer as they are, whatever prompt tokens the log reports.",
+        rich_help_panel=_COUNT,
+    ),
+]
 Principal = Annotated[str | None, _option("--principal", "NAME", "Principal of requests that name none.", _COUNT)]
 Since = Annotated[str | None, _option("--since", "TIME", "Replay from this arrival on (a cold start).")]
 Until = Annotated[str | None, _option("--until", "TIME", "Replay only what arrived before.")]
@@ -87,6 +95,7 @@ class Arguments:
     bad_lines_raw: bool
     strict: bool
     quiet: bool
+    calibrated: bool = True
 
     def config(self) -> Config:
         """The configuration with the tokenizers of the command line over it."""
@@ -100,12 +109,13 @@ class Arguments:
                 model, source = "*", text
             if not model or not source:
                 raise UsageError(f"--tokenizer {text!r}: MODEL=SOURCE was expected")
-            models[model] = ModelConfig(source, None)
+            calibration = models[model].calibration if model in models else None
+            models[model] = ModelConfig(source, None, calibration)
         return replace(config, models=models)
 
     def read_options(self, con: duckdb.DuckDBPyConnection, config: Config) -> ReadOptions:
         """How to complete and choose records. Raises UsageError for times that are none."""
-        from cachesim.report.times import parse_instant
+        from cachesim.report.times import check_order, parse_instant
         from cachesim.trace.reader import ReadOptions
         from cachesim.trace.times import parse_duration
 
@@ -118,13 +128,15 @@ class Arguments:
             raise UsageError(
                 f"--interval {self.interval!r}: a duration was expected, such as 250ms, 1s or 5m"
             ) from None
+        since_us, until_us = instant("--since", self.since), instant("--until", self.until)
+        check_order("--since, --until", since_us, until_us)
         return ReadOptions(
             log_format=self.log_format,
             principal=self.principal,
             start_us=instant("--start", self.start),
             interval_us=interval_us,
-            since_us=instant("--since", self.since),
-            until_us=instant("--until", self.until),
+            since_us=since_us,
+            until_us=until_us,
             principals=config.principals,
             strict_principals=config.strict_principals,
         )
@@ -148,8 +160,12 @@ class Arguments:
         rules: Sequence[BodyRules],
         sources: Sequence[Source],
         on_bad_line: Callable[[BadLine], None] | None = None,
+        inherited: Mapping[str, str] | None = None,
     ) -> PreparedTrace:
-        """The prepared trace of `sources`, with progress, quarantining bad lines on the way."""
+        """The prepared trace of `sources`, with progress, quarantining bad lines on the way.
+
+        inherited: calibrations of the run that is continued.
+        """
         from cachesim.cli.progress import progress
         from cachesim.pipeline import Preparation, prepare
 
@@ -165,7 +181,23 @@ class Arguments:
                         told(bad)
 
             job = Preparation(sources, options, config, rules, self.strict, self.bad_lines is not None, bad_line)
+            job.calibrated, job.inherited = self.calibrated, inherited or {}
             return prepare(con, job, advance)
+
+    def read_uncounted(
+        self,
+        con: duckdb.DuckDBPyConnection,
+        config: Config,
+        sources: Sequence[Source],
+        on_bad_line: Callable[[BadLine], None] | None = None,
+    ) -> PreparedTrace:
+        """The trace of `sources` without a single token counted, for commands that only look at a log."""
+        from cachesim.config import ModelConfig
+        from cachesim.pipeline import body_rule_sets
+
+        settings = replace(config, models={"*": ModelConfig("unmapped")})
+        options = self.read_options(con, settings)
+        return self.prepare(con, settings, options, body_rule_sets([]), sources, on_bad_line)
 
     @contextmanager
     def _quarantine(self, sources: Sequence[Source]) -> Iterator[Callable[[BadLine], None] | None]:

@@ -75,7 +75,7 @@ def losers(
     with open_database(db, read_only=True) as con:
         run_no = find_replay(con, run)
         info = show_run(con, run_no)
-        variant = _variant(con, run_no, policy, tariff)
+        variant = chosen_variant(con, run_no, policy, tariff)
         names = _dimensions(con, info.trace_no, by)
         fates = _follow(con, info, variant, quiet=quiet)
         (total,) = cohort_rows(con, run_no, variant, None, fates=fates)
@@ -103,7 +103,7 @@ def _refuse_unknown(total: Row, lists: dict[str, list[Row]]) -> None:
         )
 
 
-def _variant(con: duckdb.DuckDBPyConnection, run_no: int, policy: str | None, tariff: str | None) -> Variant:
+def chosen_variant(con: duckdb.DuckDBPyConnection, run_no: int, policy: str | None, tariff: str | None) -> Variant:
     """The first policy of the run that the options leave."""
     from cachesim.report.query import Filters, shown_variants
 
@@ -130,20 +130,23 @@ def _dimensions(con: duckdb.DuckDBPyConnection, trace_no: int, by: Sequence[str]
 
 
 def _follow(con: duckdb.DuckDBPyConnection, info: Run, variant: Variant, *, quiet: bool) -> bool:
-    """Fill the table `followed`; False where the run continued another, whose writes are not followed."""
-    from cachesim.assumptions import is_continued
+    """Fill the table `followed`; False where the run continued one that is gone, so that writes cannot be followed."""
     from cachesim.cli.progress import progress
     from cachesim.episodes import follow, keep
     from cachesim.pipeline import no_collection
     from cachesim.store.trace_reader import load_trace
-    from cachesim.stored_plan import stored_plan
+    from cachesim.stored_plan import continued_from, stored_plan
 
     plan = stored_plan(con, info.run_no)
     wanted = plan.variants()[variant.variant_no]
     trace: PreparedTrace = load_trace(con, info.trace_no)
+    continues, fates = None, True
+    try:
+        continues = continued_from(con, info.run_no, wanted.policy, plan.strategy, wanted.tariff)
+    except CannotEvaluate:
+        fates = False
     with no_collection(), progress(trace.request_count, "following writes", quiet, unit="requests") as advance:
-        episodes = follow(con, trace, wanted.policy, plan.strategy, wanted.tariff, advance)
-    fates = not is_continued(info.assumptions)
+        episodes = follow(con, trace, wanted.policy, plan.strategy, wanted.tariff, continues, advance)
     keep(con, episodes, fates=fates)
     return fates
 

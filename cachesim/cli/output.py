@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import glob
 import io
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, Final
+from typing import IO, TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
 from cachesim.errors import InputError, UsageError
-from cachesim.report.formats import Format, Report, write
+from cachesim.report.formats import Format, Report, clean, write
 from cachesim.store.db import is_database
 
 if TYPE_CHECKING:
@@ -59,6 +60,11 @@ def emit(report: Report, form: Format, output: Path | None) -> None:
     if output is None:
         if form is Format.PARQUET and sys.stdout.isatty():
             raise UsageError("--format parquet: binary, not for a terminal; add --output FILE")
+        if form is Format.CSV and sys.stdout.isatty():  # a file holds names as they are, a terminal would obey them
+            text = io.BytesIO()
+            write(report, form, text)
+            sys.stdout.write("\n".join(map(clean, text.getvalue().decode().split("\n"))))
+            return
         sys.stdout.flush()
         write(report, form, sys.stdout.buffer)
         sys.stdout.buffer.flush()
@@ -69,22 +75,59 @@ def emit(report: Report, form: Format, output: Path | None) -> None:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[IO[bytes]]:
-    """A binary file that replaces `path` only when everything is written.
+    """A binary file that replaces `path` only when everything is written; devices and pipes are written to as they are.
 
-    Raises InputError for a place that cannot be written to, and for a database: a report must never replace one.
+    What writers that were killed left beside it is removed. Raises InputError for a place that cannot be written to,
+    and for a database: a report must never replace one.
     """
     if path.is_dir() or not path.name:
         raise InputError(f"{path}: a directory; name a file to write to")
+    if _is_device(path):
+        with _opened(path, path, "ab") as file:  # what stdout leads to is not cut off either
+            yield file
+        return
     if is_database(path):
         raise InputError(f"{path}: a DuckDB database, which would be replaced; write to another file")
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    target = path.resolve()  # a link stays one
+    _remove_leftovers(target)
+    part = target.with_name(f"{target.name}.{os.getpid()}.part")
     try:
-        file = part.open("wb")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror}); choose another --output") from error
-    try:
-        with file:
+        with _opened(part, path, "wb") as file:
             yield file
-        part.replace(path)
+        part.replace(target)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _is_device(path: Path) -> bool:
+    """Whether it is no file to replace: /dev/null, /dev/stdout even where that leads to a file, a pipe."""
+    return (path.exists() and not path.is_file()) or path.absolute().parts[1:2] in (("dev",), ("proc",))
+
+
+def _opened(place: Path, path: Path, mode: Literal["ab", "wb"]) -> IO[bytes]:
+    """`place`, open to write what `path` is to hold; raises InputError."""
+    try:
+        return place.open(mode)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror}); choose another --output") from error
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Delete `path.PID.part` of processes that are gone: nobody else would, and nobody reads them."""
+    for part in path.parent.glob(f"{glob.escape(path.name)}.*.part"):
+        pid = part.name.removeprefix(f"{path.name}.").removesuffix(".part")
+        if pid.isascii() and pid.isdigit() and not _is_running(int(pid)):
+            with suppress(OSError):  # somebody else's file; it is in nobody's way
+                part.unlink()
+
+
+def _is_running(pid: int) -> bool:
+    if os.name != "posix":
+        return True  # asking would end the process there
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True

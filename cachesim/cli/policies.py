@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from difflib import get_close_matches
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import orjson
 import typer
 
 from cachesim.cli.lazy import examples
-from cachesim.cli.output import console, emit
+from cachesim.cli.output import Form, Output, emit, screen
 from cachesim.core.policy import DEFAULT_PRESET, PRESETS, RULE_HELP, Policy, rules
 from cachesim.errors import UsageError
 from cachesim.report.formats import Format, Report
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 app = typer.Typer()
 COLUMNS: Final = ("policy", "rule", "value", "meaning")
@@ -29,20 +32,22 @@ COLUMNS: Final = ("policy", "rule", "value", "meaning")
 def policies(
     name: Annotated[list[str] | None, typer.Argument(metavar="[NAME]…", help="Presets to show (default: all).")] = None,
     differences: Annotated[bool, typer.Option("--differences", "-d", help="Only rules in which they differ.")] = False,
-    form: Annotated[Format, typer.Option("--format", "-f", help="How to write it.")] = Format.TABLE,
+    form: Form = Format.TABLE,
+    output: Output = None,
 ) -> None:
     """The classifier versions, rule by rule, and where they differ."""
     shown = [_preset(n) for n in dict.fromkeys(name or PRESETS)]
     names = [r for r in RULE_HELP if not differences or len({repr(rules(p)[r]) for p in shown}) > 1]
     if form is Format.TABLE:
-        _print(shown, names)
+        with screen(output) as out:
+            _print(shown, names, out)
         return
     rows = [
         {"policy": p.name, "rule": rule, "value": value_text(rules(p)[rule]), "meaning": RULE_HELP[rule]}
         for p in shown
         for rule in names
     ]
-    emit(Report("policies", COLUMNS, rows), form, None)
+    emit(Report("policies", COLUMNS, rows), form, output)
 
 
 def _preset(name: str) -> Policy:
@@ -58,12 +63,12 @@ def value_text(value: Any) -> str:
     return orjson.dumps(value).decode().replace(",", ", ")
 
 
-def _print(shown: list[Policy], names: list[str]) -> None:
+def _print(shown: list[Policy], names: list[str], out: Console) -> None:
     from rich.table import Table
     from rich.text import Text
 
     if not names:
-        print("These presets do not differ in any rule.")
+        out.print("These presets do not differ in any rule.")
         return
     grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     grid.add_column("rule", no_wrap=True)
@@ -74,4 +79,4 @@ def _print(shown: list[Policy], names: list[str]) -> None:
         values = [value_text(rules(p)[rule]) for p in shown]
         style = "bold cyan" if len(set(values)) > 1 else ""
         grid.add_row(Text(rule, style=style), *(Text(v, style=style) for v in values), Text(RULE_HELP[rule]))
-    console().print(grid)
+    out.print(grid)

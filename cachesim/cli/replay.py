@@ -17,6 +17,7 @@ from cachesim.cli.inputs import (
     Files,
     Interval,
     LogFormat,
+    NoCalibration,
     Principal,
     Since,
     Start,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from cachesim.config import Config
     from cachesim.core.gates import MarkerStrategy
     from cachesim.core.policy import Policy
+    from cachesim.report.runs import Run as StoredRun
     from cachesim.run import RunPlan
 
 app = typer.Typer()
@@ -101,6 +103,7 @@ def replay(
     markers: Markers = "as-captured",
     tariff: Tariffs = None,
     tokenizer: TokenizerOptions = None,
+    no_calibration: NoCalibration = False,
     principal: Principal = None,
     since: Since = None,
     until: Until = None,
@@ -142,6 +145,7 @@ def replay(
         bad_lines_raw,
         strict,
         quiet,
+        not no_calibration,
     )
     if output is not None and any(Path(file).exists() and output.exists() and output.samefile(file) for file in files):
         raise UsageError(f"--output {output}: one of the logs, which would be replaced; write to another file")
@@ -223,27 +227,50 @@ def _run(
 ) -> int:
     from cachesim.assumptions import assumptions, problems
     from cachesim.cli.progress import progress
+    from cachesim.core.calibration import OFF
     from cachesim.pipeline import body_rule_sets, no_collection
     from cachesim.report.runs import find_run, show_run
     from cachesim.run import Run
     from cachesim.store.db import transaction
+    from cachesim.store.trace_reader import calibrations
     from cachesim.stored_plan import plan_options
 
-    earlier = None
-    if continue_run is not None:
-        number = find_run(con, continue_run)
-        earlier = (number, show_run(con, number).digest)
+    found = None if continue_run is None else show_run(con, find_run(con, continue_run))
+    earlier = None if found is None else (found.run_no, found.digest)
+    continues = None if found is None else found.digest
+    inherited = {} if found is None else calibrations(con, found.trace_no)
+    if not arguments.calibrated and set(inherited.values()) - {OFF}:
+        raise UsageError(
+            f"--no-calibration: run {continue_run} is calibrated, and other counts would find nothing in its index;"
+            " leave the option out, or replay that run with it too"
+        )
     options = arguments.read_options(con, config)
-    trace = arguments.prepare(con, config, options, body_rule_sets(plan.policies), arguments.sources())
+    rules = body_rule_sets(plan.policies)
+    trace = arguments.prepare(con, config, options, rules, arguments.sources(), inherited=inherited)
     warnings = [*config.warnings, *(w for t in plan.tariffs if t is not config.tariff for w in t.warnings)]
     replaying = progress(trace.request_count, "replaying", arguments.quiet, unit="requests")
     with no_collection(), transaction(con), replaying as advance:
         return Run(con, trace, plan, earlier).execute(
-            plan_options(plan, arguments.files),
-            lambda prices: assumptions(trace, plan, options, prices, warnings, earlier[1] if earlier else None),
+            plan_options(plan, arguments.files, continues=continues),
+            lambda prices: assumptions(
+                trace, plan, options, prices, warnings, continues, _overlap(con, trace.trace_no, found)
+            ),
             problems(trace),
             advance,
         )
+
+
+def _overlap(con: duckdb.DuckDBPyConnection, trace_no: int, continued: StoredRun | None) -> int:
+    """How many requests of a trace arrived before the last one of the run it continues."""
+    if continued is None:
+        return 0
+    con.execute(
+        "SELECT count(*) FROM requests WHERE trace_no = ?"
+        " AND at_us < (SELECT max(at_us) FROM requests WHERE trace_no = ?)",
+        [trace_no, continued.trace_no],
+    )
+    ((count,),) = con.fetchall()
+    return int(count)
 
 
 def _show(

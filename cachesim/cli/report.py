@@ -71,6 +71,9 @@ Bounds = Annotated[bool, typer.Option("--bounds", help="Show the bounds off and 
 Sensitivity = Annotated[
     bool, typer.Option("--sensitivity", help="What changes if every local count moves by ±5 %, per model and in total.")
 ]
+Drift = Annotated[
+    bool, typer.Option("--drift", help="Local counts against reported prompt tokens instead, per model and tools.")
+]
 Sort = Annotated[
     str | None, typer.Option("--sort", metavar="COLUMN[:asc|:desc]", help="Order of the rows; numbers: largest first.")
 ]
@@ -94,6 +97,7 @@ class Sorting:
         "cachesim report                                            # totals of the latest run",
         "cachesim report --by model,day --timezone Europe/Berlin    # any combination of groups",
         "cachesim report --by reason                                # why requests did not use the cache",
+        "cachesim report --drift                                    # are the tokens counted as the provider does?",
         "cachesim report --by request --format csv -o requests.csv  # one row per request",
         "cachesim report --sensitivity                              # if counts were 5 % lower or higher",
     )
@@ -120,6 +124,7 @@ def report(
     timezone: Zone = "UTC",
     bounds: Bounds = False,
     sensitivity: Sensitivity = False,
+    drift: Drift = False,
     sort: Sort = None,
     top: Top = None,
     form: Form = Format.TABLE,
@@ -132,15 +137,17 @@ def report(
     Only successful requests that the policy serves are in totals and rates; failed and rejected ones are counted apart.
     """
     from cachesim.cli.moved import moved_report
+    from cachesim.report.names import check_names
     from cachesim.report.query import Filters
     from cachesim.report.runs import find_replay, find_run
-    from cachesim.report.times import parse_instant
+    from cachesim.report.times import check_order, parse_instant
     from cachesim.store.db import open_database
 
     flags = {"model": by_model, "principal": by_principal, "day": by_day, "hour": by_hour, "session": by_session,
              "outcome": by_outcome, "reason": by_reason, "tier": by_tier, "request": by_request}  # fmt: skip
     groups = list(dict.fromkeys([*split_commas(by), *(name for name, wanted in flags.items() if wanted)]))
     with open_database(db, read_only=True) as con:
+        run_no = (find_replay if sensitivity else find_run)(con, run)
         filters = Filters(
             since_us=parse_instant(con, "--since", since, timezone) if since else None,
             until_us=parse_instant(con, "--until", until, timezone) if until else None,
@@ -151,9 +158,13 @@ def report(
             principals=tuple(principal or ()),
             bounds=bounds,
         )
-        run_no = (find_replay if sensitivity else find_run)(con, run)
+        check_order("--since, --until", filters.since_us, filters.until_us)
+        check_names(con, [run_no], filters)
         if sensitivity:
             moved_report(con, run_no, groups, filters, (sort, top), form, output, explain=explain, quiet=quiet)
+            return
+        if drift:
+            _drift(con, run_no, groups, filters, form, output, explain=explain)
             return
         made, totals = make_report(con, run_no, groups, filters)
         sorting = _sorting(sort, top, made.columns, default=top is not None)
@@ -164,7 +175,8 @@ def make_report(
     con: duckdb.DuckDBPyConnection, run_no: int, by: list[str], filters: Filters, command: str = "report"
 ) -> tuple[Report, list[Row] | None]:
     """The report, and for grouped ones the rows of its totals; a sweep has none, and a block per policy and tariff."""
-    from cachesim.report.columns import COLUMNS, REQUEST_COLUMNS, SWEEP_COLUMNS
+    from cachesim.report.columns import COLUMNS, SWEEP_COLUMNS
+    from cachesim.report.lists import REQUEST_COLUMNS
     from cachesim.report.query import is_sweep, lead_columns, report_rows, request_rows, shown_variants
     from cachesim.report.render import lead_key
     from cachesim.report.runs import show_run
@@ -192,6 +204,39 @@ def make_report(
     more = {"sensitivity": envelope(con, run_no)}
     made = Report(command, columns, rows, by, [info.entry()], info.assumptions, info.problems, more)
     return made, totals
+
+
+def _drift(
+    con: duckdb.DuckDBPyConnection,
+    run_no: int,
+    groups: list[str],
+    filters: Filters,
+    form: Form,
+    output: Path | None,
+    *,
+    explain: bool,
+) -> None:
+    from cachesim.report.drift import COLUMNS, drift_rows, headline
+    from cachesim.report.render import explain_columns, note_dropped, say
+    from cachesim.report.runs import show_run
+    from cachesim.report.tables import table
+
+    if groups:
+        raise UsageError("--drift: is by model and tools; it goes without --by")
+    rows = drift_rows(con, run_no, filters)
+    if form is not Format.TABLE:
+        info = show_run(con, run_no)
+        emit(Report("report", COLUMNS, rows, ["model"], [info.entry()], info.assumptions, info.problems), form, output)
+        return
+    with screen(output) as out:
+        say(out, headline(rows), "bold")
+        if rows:
+            kept = ("model", "with_tools", "counted", "local_tokens", "reported_prompt_tokens")
+            grid, dropped = table(COLUMNS[1:], rows, out.width, keep=kept)
+            out.print(grid)
+            note_dropped(out, dropped)
+        if explain:
+            explain_columns(out, COLUMNS[1:])
 
 
 def _sorting(sort: str | None, top: int | None, columns: Sequence[str], *, default: bool) -> Sorting:
@@ -264,7 +309,7 @@ def _print(
     with screen(output) as out:
         dropped = print_report(out, made.by, rows, totals, made.columns, estimated=estimated)
         if explain:
-            explain_columns(out, [name for name in made.columns if name not in ("run",)])
+            explain_columns(out, [n for n in made.columns if n != "run"], of_a_request=made.by == ["request"])
     if not quiet:
         note_dropped(words, dropped)
         if hidden:

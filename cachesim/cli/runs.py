@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Any, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from cachesim.cli.lazy import examples
-from cachesim.cli.output import console, emit
+from cachesim.cli.output import Database, Form, Output, emit, screen
 from cachesim.errors import UsageError
 from cachesim.report.formats import Format, Report, clean
 from cachesim.report.runs import Run, find_run, list_runs, show_run
 from cachesim.report.tables import NONE, number
 from cachesim.store.db import DEFAULT_DATABASE
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 app = typer.Typer(
     invoke_without_command=True,
@@ -23,29 +27,31 @@ app = typer.Typer(
         "cachesim runs delete 1 2 --yes   # remove runs, and traces no other run needs",
     ),
 )
-Db = Annotated[str, typer.Option("--db", metavar="FILE", help="The run database.")]
-Form = Annotated[Format, typer.Option("--format", "-f", help="How to write it.")]
 SHORT: Final = 12
-_COLUMNS: Final = ("run", "cachesim_version", "trace", "requests", "made_by", "inputs", "policies", "tariffs")
+COLUMNS: Final = ("run", "cachesim_version", "trace", "requests", "made_by", "inputs", "policies", "tariffs")
 
 
 @app.callback()
-def runs(ctx: typer.Context, db: Db = DEFAULT_DATABASE, form: Form = Format.TABLE) -> None:
+def runs(ctx: typer.Context, db: Database = DEFAULT_DATABASE, form: Form = Format.TABLE, output: Output = None) -> None:
     """List, show and delete the runs of a database."""
     ctx.obj = db
     if ctx.invoked_subcommand is None:
-        _list(db, form)
+        _list(db, form, output)
 
 
-def _list(db: str, form: Format) -> None:
+def _list(db: str, form: Format, output: Path | None) -> None:
     from cachesim.store.db import open_database
 
     with open_database(db, read_only=True) as con:
         found = list_runs(con)
-    if form is Format.TABLE:
-        _print_list(found, db)
-    else:
-        emit(Report("runs", _COLUMNS, [_row(run) for run in found], runs=[run.entry() for run in found]), form, None)
+    if form is not Format.TABLE:
+        emit(Report("runs", COLUMNS, [_row(run) for run in found], runs=[run.entry() for run in found]), form, output)
+        return
+    if not found:
+        print(f"{clean(db)} holds no run yet; make one with `cachesim replay LOG…`", file=sys.stderr)
+    with screen(output) as out:
+        if found:
+            _print_list(found, out)
 
 
 def _names(run: Run, key: str) -> list[str]:
@@ -65,13 +71,10 @@ def _row(run: Run) -> dict[str, Any]:
     }
 
 
-def _print_list(found: list[Run], db: str) -> None:
+def _print_list(found: list[Run], out: Console) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    if not found:
-        print(f"{db} holds no run yet; make one with `cachesim replay LOG…`", file=sys.stderr)
-        return
     grid = Table(box=None, pad_edge=False, header_style="bold")
     for name, justify in (
         ("run", "right"),
@@ -91,7 +94,7 @@ def _print_list(found: list[Run], db: str) -> None:
         )
         head = (str(run.run_no), run.digest[:SHORT], run.created_at, number(run.requests), run.made_by)
         grid.add_row(*map(Text, head), *(Text(clean(", ".join(names)) or NONE) for names in lists))
-    console().print(grid)
+    out.print(grid)
 
 
 def _shorten(names: list[str]) -> list[str]:
@@ -104,6 +107,7 @@ def show(
     run: Annotated[str, typer.Argument(metavar="[RUN]", help="Number or digest of the run.")] = "latest",
     db: Annotated[str | None, typer.Option("--db", metavar="FILE", help="The run database.")] = None,
     form: Form = Format.TABLE,
+    output: Output = None,
 ) -> None:
     """Everything known of one run: inputs, tokenizers, policies with their rules, assumptions, problems."""
     from cachesim.store.db import open_database
@@ -111,15 +115,22 @@ def show(
     with open_database(db or ctx.obj, read_only=True) as con:
         found = show_run(con, find_run(con, run))
     if form is Format.TABLE:
-        _print_run(found)
+        with screen(output) as out:
+            _print_run(found, out)
         return
     report = Report(
-        "runs show", _COLUMNS, [_row(found)], (), [found.entry(full=True)], found.assumptions, found.problems
+        "runs show", COLUMNS, [_row(found)], (), [found.entry(full=True)], found.assumptions, found.problems
     )
-    emit(report, form, None)
+    emit(report, form, output)
 
 
-def _print_run(run: Run) -> None:
+def _tokenizer_text(tokenizer: dict[str, Any]) -> str:
+    calibration = tokenizer["calibration"]
+    kind = f" (estimate of {calibration['model']})" if calibration else "" if tokenizer["exact"] else " (estimate)"
+    return f"{tokenizer['source']} {tokenizer['version']}{kind}"
+
+
+def _print_run(run: Run, out: Console) -> None:
     from rich.table import Table
     from rich.text import Text
 
@@ -130,7 +141,7 @@ def _print_run(run: Run) -> None:
         ("made", [f"{run.created_at} UTC by cachesim {run.cachesim_version}"]),
         ("trace", [f"{run.trace_digest}, {number(run.requests)} requests"]),
         ("inputs", [_input_text(i) for i in run.inputs]),
-        ("tokenizers", [f"{t['source']} {t['version']}{'' if t['exact'] else ' (estimate)'}" for t in run.tokenizers]),
+        ("tokenizers", [_tokenizer_text(t) for t in run.tokenizers]),
         ("policies", list(dict.fromkeys(map(_variant_text, run.variants)))),
         ("assumed", [a["text"] for a in run.assumptions] or ["nothing"]),
         ("problems", problem_lines(run.problems) or ["none"]),
@@ -139,7 +150,7 @@ def _print_run(run: Run) -> None:
     for label, lines in facts:
         for i, line in enumerate(lines):
             grid.add_row(Text("" if i else label, style="dim"), Text(clean(line), overflow="fold"))
-    console().print(grid)
+    out.print(grid)
 
 
 def _variant_text(variant: dict[str, Any]) -> str:

@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from pathlib import PurePath
 from typing import Any, Final, TypeVar
 
-from cachesim.assumed_prices import assumed_base_row
-from cachesim.config.ledgers import check_ledgers
-from cachesim.config.rows import RawRow, base_row, cache_row
+from cachesim.config.ledgers import Finding
 from cachesim.config.rules import check_rule
-from cachesim.config.tables import read_table
-from cachesim.config.toml import TomlFile, did_you_mean, kind_of, read_toml
+from cachesim.config.tables import is_table
+from cachesim.config.tariff_files import DEFAULT_TARIFF_NAME, TariffRows
+from cachesim.config.toml import TomlFile, check_sections, did_you_mean, kind_of, read_toml
+from cachesim.core.calibration import LEAST_FACTOR, MOST_FACTOR, OFF, factor_text, parse_factor
 from cachesim.core.ledger import TariffSet
 from cachesim.core.policy import PRESETS
-from cachesim.errors import ConfigError, InputError, UsageError
+from cachesim.errors import ConfigError
 
 DEFAULT_FILE: Final = "cachesim.toml"
-DEFAULT_TARIFF_NAME: Final = "default"
 
-_TARIFF_SECTIONS: Final = ("cache_tariff", "base_tariff")
-_SECTIONS: Final = ("policy", "models", *_TARIFF_SECTIONS, "principals", "strict_principals")
-_MODEL_KEYS: Final = ("tokenizer", "tokenizer_version")
+_MODEL_KEYS: Final = ("tokenizer", "tokenizer_version", "calibration")
 _NAMED_TOKENIZERS: Final = ("default", "unmapped")
 _TOKENIZER_SCHEMES: Final = ("hub:", "package:")
 _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
@@ -36,10 +32,16 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
-    """How a model's tokens are counted; None: not configured. A path is relative to the working directory."""
+    """How a model's tokens are counted; None: not configured. A path is relative to the working directory.
+
+    calibration: factor of its estimates with four decimals ("1.0874"), or "off"; where: file and line of the tokenizer
+    in a configuration, "" from elsewhere.
+    """
 
     tokenizer: str | None = None
     tokenizer_version: str | None = None
+    calibration: str | None = None
+    where: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +66,19 @@ class Config:
 def load_config(paths: Sequence[str] = ()) -> Config:
     """The configuration of all files together; without paths of `cachesim.toml` here, or the defaults without one.
 
-    Raises InputError for a file that cannot be read and ConfigError, with file and line, for what is wrong in one; two
-    files may not set the same thing differently.
+    A .csv or .parquet file adds its tariffs. Raises InputError for a file that cannot be read and ConfigError, with
+    file and line, for what is wrong in one; two files may not set the same thing differently.
     """
-    if not paths and os.path.isfile(DEFAULT_FILE):
-        paths = [DEFAULT_FILE]
-    draft = _Draft()
-    for path in paths:
-        draft.add(read_toml(path))
+    return _build(_paths(paths))
+
+
+def no_config() -> Config:
+    """The defaults, whatever files there are."""
+    return _build(())
+
+
+def _build(paths: Sequence[str]) -> Config:
+    draft = _read(paths)
     tariff = draft.rows.build(DEFAULT_TARIFF_NAME)
     return Config(
         policy_preset=draft.settings.get("policy.preset"),
@@ -85,34 +92,26 @@ def load_config(paths: Sequence[str] = ()) -> Config:
     )
 
 
-def load_tariff_set(spec: str, name: str | None = None) -> TariffSet:
-    """The tariff set of the comma-joined files `spec`, named `name` or after the files: "a+b" for x/a.toml,b.csv.
+def examine_config(paths: Sequence[str] = ()) -> tuple[TariffSet, list[Finding]]:
+    """The default tariff set of the configuration, as far as it is usable, and everything wrong with its rows.
 
-    Of a whole configuration only the tariffs are taken, with a warning. Models without a base tariff in the set get
-    assumed prices. Raises like `load_config`, UsageError for an empty file name.
+    Raises like `load_config` for anything but a wrong row.
     """
-    files = [part.strip() for part in spec.split(",")]
-    if not all(files):
-        raise UsageError("--tariff: an empty file name, files joined with commas were expected")
-    rows = _TariffRows()
-    for file in files:
-        rows.add_file(file)
-    if not rows.cache_rows and not rows.base_rows:
-        raise ConfigError(f"{spec}: no tariff, [[cache_tariff]] or [[base_tariff]] rows were expected")
-    return rows.build(name or _set_name(files))
+    return _read(_paths(paths)).rows.examine(DEFAULT_TARIFF_NAME)
 
 
-def load_tariff_sets(specs: Iterable[str], taken: Collection[str] = ()) -> list[TariffSet]:
-    """One set per `--tariff`, named after its files; sets that would share a name are named by their whole spec.
+def _paths(paths: Sequence[str]) -> Sequence[str]:
+    return [DEFAULT_FILE] if not paths and os.path.isfile(DEFAULT_FILE) else paths
 
-    taken: names that other sets have already.
-    """
-    sets = [(spec, load_tariff_set(spec)) for spec in specs]
-    names = [tariff.name for _, tariff in sets]
-    for spec, tariff in sets:
-        if names.count(tariff.name) > 1 or tariff.name in (DEFAULT_TARIFF_NAME, *taken):
-            tariff.name = spec
-    return [tariff for _, tariff in sets]
+
+def _read(paths: Sequence[str]) -> _Draft:
+    draft = _Draft()
+    for path in paths:
+        if is_table(path):
+            draft.rows.add_table(path)
+        else:
+            draft.add(read_toml(path))
+    return draft
 
 
 def model_config(config: Config, alias: str) -> ModelConfig:
@@ -133,48 +132,6 @@ def _specificity(pattern: str) -> tuple[int, int]:
     return len(pattern) - sum(map(len, wildcards)), -len(wildcards)
 
 
-def _set_name(files: Iterable[str]) -> str:
-    return "+".join(PurePath(file).stem for file in files)
-
-
-@dataclass(slots=True)
-class _TariffRows:
-    """Raw tariff rows of one set while its files are read."""
-
-    cache_rows: list[RawRow] = field(default_factory=list)
-    base_rows: list[RawRow] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-
-    def add_file(self, name: str) -> None:
-        """Takes the tariffs of one file of any accepted kind."""
-        suffix = PurePath(name).suffix.lower()
-        if suffix == ".toml":
-            file = read_toml(name)
-            _check_sections(file)
-            self.add_toml(file)
-            others = [section for section in file.data if section not in _TARIFF_SECTIONS]
-            if others:
-                self.warnings.append(f"{name}: only the tariffs of this file are used, not {', '.join(others)}")
-        elif suffix in (".csv", ".parquet"):
-            table = read_table(name)
-            self.cache_rows += table.cache_rows
-            self.base_rows += table.base_rows
-            self.warnings += table.warnings
-        else:
-            raise InputError(f"{name}: not a kind of tariff file, .toml, .csv or .parquet was expected")
-
-    def add_toml(self, file: TomlFile) -> None:
-        """Takes the [[cache_tariff]] and [[base_tariff]] rows of a TOML file."""
-        self.cache_rows += _toml_rows(file, "cache_tariff")
-        self.base_rows += _toml_rows(file, "base_tariff")
-
-    def build(self, name: str) -> TariffSet:
-        """The checked set; models without any base row get assumed prices."""
-        caches, bases = [cache_row(raw) for raw in self.cache_rows], [base_row(raw) for raw in self.base_rows]
-        warnings = [*self.warnings, *check_ledgers(caches, bases)]
-        return TariffSet(name, caches, bases, fallback_base=assumed_base_row, warnings=warnings)
-
-
 @dataclass(slots=True)
 class _Draft:
     """What the files read so far say; `places` remembers where each thing was said, to name clashes."""
@@ -183,12 +140,12 @@ class _Draft:
     rules: dict[str, Any] = field(default_factory=dict)
     models: dict[str, ModelConfig] = field(default_factory=dict)
     principals: dict[str, str] = field(default_factory=dict)
-    rows: _TariffRows = field(default_factory=_TariffRows)
+    rows: TariffRows = field(default_factory=TariffRows)
     places: dict[tuple[str, str], str] = field(default_factory=dict)
 
     def add(self, file: TomlFile) -> None:
         """Takes everything one file says. Raises ConfigError at the first thing that is wrong."""
-        _check_sections(file)
+        check_sections(file)
         self._add_policy(file)
         for pattern, entry in _table(file, "models").items():
             self._put(self.models, "models", pattern, _model(file, pattern, entry), file.where("models", pattern))
@@ -230,12 +187,6 @@ class _Draft:
         self.places.setdefault((section, key), where)
 
 
-def _check_sections(file: TomlFile) -> None:
-    for section in file.data:
-        if section not in _SECTIONS:
-            raise ConfigError(f"{file.where(section)}: unknown key {section[:60]}, {did_you_mean(section, _SECTIONS)}")
-
-
 def _table(file: TomlFile, section: str) -> Mapping[str, Any]:
     value = file.data.get(section, {})
     if not isinstance(value, dict):
@@ -253,7 +204,26 @@ def _model(file: TomlFile, pattern: str, entry: object) -> ModelConfig:
             raise ConfigError(f"{place}: unknown key {key[:60]}, {did_you_mean(key, _MODEL_KEYS)}")
         if not isinstance(value, str) or not value:
             raise ConfigError(f"{place}: {key} is {kind_of(value)}, a string that is not empty was expected")
-    return ModelConfig(_from_here(file.name, entry.get("tokenizer")), entry.get("tokenizer_version"))
+    tokenizer, where = _from_here(file.name, entry.get("tokenizer")), file.where("models", pattern, "tokenizer")
+    return ModelConfig(tokenizer, entry.get("tokenizer_version"), _calibration(file, pattern, entry), where)
+
+
+def _calibration(file: TomlFile, pattern: str, entry: Mapping[str, Any]) -> str | None:
+    text = entry.get("calibration")
+    if text is None or text == OFF:
+        return text
+    where = file.where("models", pattern, "calibration")
+    if entry.get("tokenizer", "default") != "default":
+        raise ConfigError(
+            f"{where}: calibration beside a tokenizer, whose counts are never scaled: remove one of the two"
+        )
+    factor_e4 = parse_factor(text)
+    if factor_e4 is None:
+        bounds = f"from {factor_text(LEAST_FACTOR)} to {factor_text(MOST_FACTOR)}"
+        raise ConfigError(
+            f'{where}: calibration is no factor {bounds} of at most four decimals, like "1.0874", nor "off"'
+        )
+    return factor_text(factor_e4)
 
 
 def _from_here(file: str, tokenizer: str | None) -> str | None:
@@ -261,18 +231,3 @@ def _from_here(file: str, tokenizer: str | None) -> str | None:
     if tokenizer is None or tokenizer in _NAMED_TOKENIZERS or tokenizer.startswith(_TOKENIZER_SCHEMES):
         return tokenizer
     return os.path.join(os.path.dirname(file), os.path.expanduser(tokenizer))
-
-
-def _toml_rows(file: TomlFile, section: str) -> list[RawRow]:
-    rows = file.data.get(section, [])
-    if not isinstance(rows, list):
-        expected = f"rows under [[{section}]] (two brackets) were expected"
-        raise ConfigError(f"{file.where(section)}: {section} is {kind_of(rows)}, {expected}")
-    return [_toml_row(file, section, position, row) for position, row in enumerate(rows)]
-
-
-def _toml_row(file: TomlFile, section: str, position: int, row: object) -> RawRow:
-    source = file.where(section, position)
-    if not isinstance(row, dict):
-        raise ConfigError(f"{source}: a row of {section} is {kind_of(row)}, a table was expected")
-    return RawRow(row, source, lambda key: file.where(section, position, key), {})

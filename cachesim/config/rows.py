@@ -38,7 +38,8 @@ class RawRow:
     """One row as a file holds it, under the keys of cachesim.toml; None and absent are the same.
 
     source: "file:line" of the row; where: the place of one of its keys; shown: keys that the file names differently;
-    naive_is_utc: times without an offset are UTC (a column type that says so), otherwise they are refused.
+    naive_is_utc: times without an offset are UTC (a column type that says so), otherwise they are refused;
+    dumped: nobody wrote it by hand, so that what never holds is no slip of the pen but history, and is kept.
     """
 
     values: Mapping[str, Any]
@@ -46,6 +47,7 @@ class RawRow:
     where: Callable[[str], str]
     shown: Mapping[str, str]
     naive_is_utc: bool = False
+    dumped: bool = False
 
     def fail(self, key: str, found: str, expected: str) -> ConfigError:
         """The error that names the place, what was found there and what was expected."""
@@ -80,12 +82,13 @@ def cache_row(raw: RawRow) -> CacheRow:
 def base_row(raw: RawRow) -> BaseRow:
     """The base tariff that `raw` describes. Raises ConfigError naming the first wrong key and its line.
 
-    A row that does not mention a purpose is realtime; one whose purpose is an empty cell has none and never matches.
+    A row that does not mention a purpose is realtime; one whose purpose is an empty cell has none and never matches,
+    like one of a dump whose purpose is not known.
     """
     _check_keys(raw, BASE_KEYS)
     valid_from_us, valid_until_us = _window(raw)
     purpose = _optional_text(raw, "purpose") if "purpose" in raw.values else DEFAULT_PURPOSE
-    if purpose is not None and purpose not in PURPOSES:
+    if purpose is not None and purpose not in PURPOSES and not raw.dumped:
         raise raw.fail("purpose", f"{purpose[:40]!r}", f"a known purpose ({did_you_mean(purpose, PURPOSES)})")
     return BaseRow(
         model=_text(raw, "model", required=True),
@@ -103,7 +106,8 @@ def base_row(raw: RawRow) -> BaseRow:
 def _check_keys(raw: RawRow, known: Sequence[str]) -> None:
     for key in raw.values:
         if key in RESERVED_KEYS and raw.values[key] is not None:
-            message = f"{raw.where(key)}: {key} is reserved for scoped tariffs, which are not supported yet: remove it"
+            name, what = raw.shown.get(key, key), "leave such rows out" if raw.dumped else "remove it"
+            message = f"{raw.where(key)}: {name} is reserved for scoped tariffs, which are not supported yet: {what}"
             raise ConfigError(message)
         if key not in known and key not in RESERVED_KEYS:
             raise ConfigError(f"{raw.where(key)}: unknown key {key[:60]}, {did_you_mean(key, known)}")
@@ -192,7 +196,9 @@ def _floor_tokens(raw: RawRow) -> int:
 
 def _window(raw: RawRow) -> tuple[int | None, int | None]:
     valid_from_us, valid_until_us = _time_us(raw, "valid_from"), _time_us(raw, "valid_until")
-    if valid_from_us is not None and valid_until_us is not None and valid_until_us <= valid_from_us:
+    if valid_from_us is None or valid_until_us is None or (raw.dumped and valid_until_us == valid_from_us):
+        return valid_from_us, valid_until_us
+    if valid_until_us <= valid_from_us:
         raise raw.fail("valid_until", "not after valid_from", "a later time")
     return valid_from_us, valid_until_us
 

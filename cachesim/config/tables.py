@@ -19,6 +19,8 @@ _COMMON: Final = {
     "valid_from": "valid_from",
     "valid_until": "valid_until",
     **{reserved: reserved for reserved in RESERVED_KEYS},
+    "user_id": "principal",
+    "serving_class": "class",
 }
 _CACHE: Final = {
     "write_multiplier_5m": "write_5m",
@@ -34,7 +36,7 @@ _BASE: Final = {
     "completion_window": "completion_window",
 }
 _KNOWN: Final = _COMMON | _CACHE | _BASE
-_COLUMNS: Final = {key: column for column, key in _KNOWN.items() if column != "alias"}
+_COLUMNS: Final = {key: column for column, key in _KNOWN.items() if column not in ("alias", "user_id", "serving_class")}
 _BOOKKEEPING: Final = ("id", "tariff_id", "deployed_model_id", "created_at", "updated_at")
 """Columns of an export that say nothing about prices."""
 
@@ -47,6 +49,11 @@ class Table(NamedTuple):
     cache_rows: list[RawRow]
     base_rows: list[RawRow]
     warnings: list[str]
+
+
+def is_table(name: str) -> bool:
+    """Whether the file is read as a table, by the end of its name."""
+    return name.lower().endswith((".csv", ".parquet"))
 
 
 def read_table(name: str) -> Table:
@@ -104,7 +111,7 @@ def _read_parquet(name: str) -> Table:
 def _raw(row: Mapping[str, Any], keys: Mapping[str, str], source: str, *, naive_is_utc: bool = False) -> RawRow:
     values = {key: row[column] for column, key in keys.items()}
     shown = _COLUMNS | {key: column for column, key in keys.items()}
-    return RawRow(values, source, lambda _key: source, shown, naive_is_utc)
+    return RawRow(values, source, lambda _key: source, shown, naive_is_utc, dumped=True)
 
 
 def _keys(where: str, columns: Sequence[str]) -> dict[str, str]:
@@ -119,7 +126,8 @@ def _keys(where: str, columns: Sequence[str]) -> dict[str, str]:
         if key is not None:
             keys[column] = key
     if "model" not in keys.values():
-        raise ConfigError(f"{where}: no column model or alias, every tariff belongs to a model")
+        hint = ": join deployed_models and take its alias" if "deployed_model_id" in columns else ""
+        raise ConfigError(f"{where}: no column model or alias, every tariff belongs to a model{hint}")
     if bool(_CACHE.keys() & keys) == bool(_BASE.keys() & keys):
         expected = "read_multiplier, write_multiplier_… for cache tariffs or input_price_per_token, … for base tariffs"
         raise ConfigError(f"{where}: the columns are not those of one ledger, {expected} were expected")

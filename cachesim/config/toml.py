@@ -12,6 +12,10 @@ from typing import Any, Final
 
 from cachesim.errors import ConfigError, InputError
 
+TARIFF_SECTIONS: Final = ("cache_tariff", "base_tariff")
+SECTIONS: Final = ("policy", "models", *TARIFF_SECTIONS, "principals", "strict_principals")
+"""What may stand at the top of cachesim.toml."""
+
 _PART: Final = r"""(?:[A-Za-z0-9_-]+|"(?:[^"\\]|\\.)*"|'[^']*')"""
 _KEY: Final = rf"{_PART}(?:[ \t]*\.[ \t]*{_PART})*"
 _HEADER_LINE: Final = re.compile(rf"[ \t]*(\[\[?)[ \t]*({_KEY})[ \t]*\]\]?[ \t]*(?:#.*)?")
@@ -59,6 +63,13 @@ def read_toml(name: str) -> TomlFile:
     except RecursionError as error:
         raise ConfigError(f"{name}: TOML nested too deeply to read, tables and plain values were expected") from error
     return TomlFile(name, data, _lines(text))
+
+
+def check_sections(file: TomlFile) -> None:
+    """Raises ConfigError at the first key of the file that no section of cachesim.toml has."""
+    for section in file.data:
+        if section not in SECTIONS:
+            raise ConfigError(f"{file.where(section)}: unknown key {section[:60]}, {did_you_mean(section, SECTIONS)}")
 
 
 def read_text(name: str) -> str:

@@ -56,7 +56,8 @@ class Shard(NamedTuple):
     """Requests of some scopes that reach the cache, in order of scope and arrival, numbered from 0; times in µs.
 
     events: n for the arrival of request n, ~n for its completion, in the order they happen.
-    at, done: arrival and commit; prompt: billing prompt tokens; billed, commits: flags; group: where it is summed;
+    at, done: arrival and commit; prompt: billing prompt tokens; calibrated, billed, commits: flags; group: where it is
+    summed;
     floor: the tariff's floor. Of request n, breakpoints are the rows mark_from[n] to mark_from[n + 1], in block order:
     mark_entry (index entry), mark_tokens (cumulative), mark_slot (which lifetime). Look-ups, deepest first, are the
     rows look_from[n] to …: look_entry, look_tokens (cumulative), look_need (least walk-back that gets there),
@@ -67,6 +68,7 @@ class Shard(NamedTuple):
     at: Ints
     done: Ints
     prompt: Ints
+    calibrated: Ints
     billed: Ints
     commits: Ints
     group: Ints
@@ -196,9 +198,10 @@ def below(shard: Shard, knobs: Knobs, n: int, first: int, last: int, read: int, 
 def bill(
     shard: Shard, knobs: Knobs, out: Mutable, n: int, first: int, last: int, read: int, offset: int, cell: int
 ) -> int:
-    """Sum up what request n creates and, under the billing rule, reads; see `cachesim.core.pricing.billed_split`.
+    """Sum up what request n creates and, under the billing rule, reads.
 
-    Returns the tokens billed as read, -1 where no split is billed at all.
+    See `cachesim.core.pricing.billed_split`, and `fit_split` for calibrated requests. Returns the tokens billed as
+    read, -1 where no split is billed at all.
     """
     floor = floor_of(shard, knobs, n) if knobs.per_breakpoint else -1
     created_0, created_1, created_2, writes = 0, 0, 0, 0
@@ -221,8 +224,18 @@ def bill(
         out[cell + _WRITES] += writes
     if not shard.billed[n]:
         return -1
-    left = shard.prompt[n] - created_0 - created_1 - created_2
-    if read > left:
+    prompt = shard.prompt[n]
+    left = prompt - created_0 - created_1 - created_2
+    if read > left and shard.calibrated[n]:
+        created = created_0 + created_1 + created_2
+        read = read * prompt // (read + created)
+        if created:
+            left = prompt - read
+            both = (created_0 + created_1) * left // created
+            created_0 = created_0 * left // created
+            created_1 = both - created_0
+            created_2 = left - both
+    elif read > left:
         if not knobs.cap:
             out[cell + _VOIDED] += 1
             return -1

@@ -24,7 +24,8 @@ WHERE scope = ? AND prefix IN (SELECT unnest(?::INTEGER[]))
 """
 _UPSERT: Final = """
 INSERT INTO prefix_index VALUES (?, ?, ?, ?, ?, ?)
-ON CONFLICT DO UPDATE SET tokens = excluded.tokens, tier = excluded.tier, expires_us = excluded.expires_us
+ON CONFLICT DO UPDATE SET tokens = excluded.tokens, tier = excluded.tier, expires_us = excluded.expires_us,
+  created_us = CASE WHEN expires_us <= excluded.created_us THEN excluded.created_us ELSE created_us END
 """
 _REFRESH: Final = "UPDATE prefix_index SET expires_us = ? WHERE scope = ? AND prefix = ?"
 
@@ -42,7 +43,7 @@ class DuckDbIndex:
         return {prefix: Entry(*entry) for prefix, *entry in rows}.get
 
     def commit(self, scope: int, writes: Sequence[Write], refreshes: Sequence[Refresh], now_us: int) -> None:
-        """Upserts keep created_us; a refresh of a row that does not exist does nothing."""
+        """Upserts of live rows keep created_us; a refresh of a row that does not exist does nothing."""
         for prefix, tokens, tier, expires_us in writes:
             self._con.execute(_UPSERT, [scope, prefix, min(tokens, MAX_STORED_TOKENS), tier, now_us, expires_us])
         for prefix, expires_us in refreshes:

@@ -23,13 +23,13 @@ class MemoryIndex:
         return self._scopes.setdefault(scope, {}).get
 
     def commit(self, scope: int, writes: Sequence[Write], refreshes: Sequence[Refresh], now_us: int) -> None:
-        """See `Index.commit`."""
+        """See `Index.commit`; a write over an expired row makes a new one, as if the old one had been swept."""
         entries = self._scopes.setdefault(scope, {})
         for prefix, tokens, tier, expires_us in writes:
             old = entries.get(prefix)
             if old is None:
                 self.size += 1
-            created_us = now_us if old is None else old.created_us
+            created_us = now_us if old is None or old.expires_us <= now_us else old.created_us
             entries[prefix] = Entry(expires_us, min(tokens, MAX_STORED_TOKENS), tier, created_us)
         for prefix, expires_us in refreshes:
             old = entries.get(prefix)

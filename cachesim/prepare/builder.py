@@ -25,7 +25,7 @@ REQUEST_COLUMNS: Final = (
     "model", "session", "tags", "status", "success", "has_usage", "purpose", "completion_window", "batch_created_us",
     "reported_prompt_tokens", "completion_tokens", "recorded_read_tokens", "recorded_creation_5m_tokens",
     "recorded_creation_1h_tokens", "recorded_creation_24h_tokens", "recorded_cost", "body_state", "query_marker",
-    "tokenizer_no",
+    "tokenizer_no", "messages", "tools",
 )  # fmt: skip
 PROMPT_COLUMNS: Final = ("row_no", "rules_no", *Prompt._fields)
 
@@ -33,6 +33,11 @@ _NO_USAGE: Final = Usage()
 
 Sink = Callable[[str, dict[str, Sequence[Any]]], None]
 """Takes a batch: `requests` or `prompts`, and its columns."""
+
+
+_Read = tuple[Sequence[Prompt], str, str | None, int, int | None, int | None]
+"""The prompts under each rule set, the state of the body, the model alias, its tokenizer's number (-1: unmapped), and
+how many messages and tools the body has."""
 
 
 class TraceBuilder:
@@ -59,7 +64,7 @@ class TraceBuilder:
         at_us = record.at_us
         assert at_us is not None
         api, query = self._uri(record.method, record.uri)
-        prompts, state, model, tokenizer_no = self._read(record, api, query)
+        prompts, state, model, tokenizer_no, *sizes = self._read(record, api, query)
         row_no = self.records
         self.records += 1
         for rules_no, prompt in enumerate(prompts):
@@ -100,6 +105,7 @@ class TraceBuilder:
                 state,
                 query,
                 None if tokenizer_no < 0 else tokenizer_no,
+                *sizes,
             )
         )
         if len(self._requests) >= BATCH:
@@ -112,22 +118,22 @@ class TraceBuilder:
             self._sink("prompts", dict(zip(PROMPT_COLUMNS, zip(*self._prompts, strict=True), strict=True)))
             self._requests, self._prompts = [], []
 
-    def _read(self, record: LogRecord, api: str, query: int) -> tuple[Sequence[Prompt], str, str | None, int]:
-        """The prompts under each rule set, the state of the body, the model alias and its tokenizer's number."""
+    def _read(self, record: LogRecord, api: str, query: int) -> _Read:
+        """What the body of a record holds."""
         nothing = [NO_PROMPT] * len(self.reader.rules)
         if api == OTHER or record.body is None:
             model = record.model if record.model is not None else _model_of(record.body)
             number = self.tokenizers.of(model).number if model else -1
-            return nothing, "not_cacheable" if api == OTHER else "unparseable", model, number
+            return nothing, "not_cacheable" if api == OTHER else "unparseable", model, number, None, None
         try:
             parts = self.reader.parts.take_apart(record.body)
         except JsonError:
-            return nothing, "unparseable", record.model, -1
+            return nothing, "unparseable", record.model, -1, None, None
         model = record.model if record.model is not None else parts.rest.model
         mapped = self.tokenizers.of(model)
         body = self.reader.read(parts, mapped.slots, mapped.number, messages_api=api == MESSAGES, query=query == 1)
         prompts = [chain.prompt(auto) for chain, auto in zip(body.chains, body.automatic, strict=True)]
-        return prompts, "ok", model, mapped.number
+        return prompts, "ok", model, mapped.number, parts.messages, len(parts.rest.tools)
 
     def _uri(self, method: str, uri: str) -> tuple[str, int]:
         known = self._uris.get((method, uri))

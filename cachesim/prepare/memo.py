@@ -45,13 +45,17 @@ class Piece:
 
 
 class KnownMessage:
-    """One message after one particular history: a node of the tree. `chains(context)`: what is known after it."""
+    """One message after one particular history: a node of the tree. `chains(context)`: what is known after it.
 
-    __slots__ = ("_chains", "_context", "_raws", "_successors", "last", "parent", "piece", "shortcut")
+    depth: how many messages that history has with it.
+    """
+
+    __slots__ = ("_chains", "_context", "_raws", "_successors", "depth", "last", "parent", "piece", "shortcut")
 
     def __init__(self, parent: KnownMessage | None, piece: Piece) -> None:
         self.parent = parent
         self.piece = piece
+        self.depth: int = 0 if parent is None else parent.depth + 1
         self.last: KnownMessage | None = None
         self.shortcut: tuple[bytes, KnownMessage] | None = None
         # Nearly always one context and one successor: collections are made only for the rest.

@@ -69,6 +69,11 @@ class TakenApart(NamedTuple):
     fresh: int
     values: list[tuple[Json, bool]]
 
+    @property
+    def messages(self) -> int:
+        """How many messages the body has."""
+        return len(self.values) if self.known is None else self.known.depth
+
 
 class BodyParts:
     """Takes bodies apart, remembering what it has seen."""

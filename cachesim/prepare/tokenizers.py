@@ -6,6 +6,7 @@ from array import array
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+from cachesim.core.calibration import Calibration
 from cachesim.counting.counter import TokenCounter
 from cachesim.counting.resolve import DEFAULT_TOKENIZER, load_tokenizer, tokenizer_version
 from cachesim.prepare.chains import Slots
@@ -22,11 +23,21 @@ class ModelTokenizer(NamedTuple):
 
 
 class UsedTokenizer(NamedTuple):
-    """A tokenizer of the trace; `exact` is false for the embedded default, whose counts are estimates."""
+    """A tokenizer of the trace; `exact` is false for the embedded default, whose counts are estimates.
+
+    counts_no: the tokenizer whose counts a calibrated one scales, None for one that counts itself.
+    """
 
     source: str
     version: str
     exact: bool
+    counts_no: int | None = None
+    calibration: Calibration | None = None
+
+    @property
+    def model(self) -> str | None:
+        """The model that a calibrated one counts for; None: any."""
+        return None if self.calibration is None else self.calibration.model
 
 
 class Mapped(NamedTuple):

@@ -10,8 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
-Kind = Literal["text", "count", "tokens", "rate", "points", "mean", "money", "time", "flag"]
-"""points: the difference of two rates."""
+from cachesim.report.lists import LISTED, OF_A_REQUEST, REQUEST_COLUMNS
+
+Kind = Literal["text", "count", "tokens", "rate", "points", "mean", "money", "exact", "time", "flag"]
+"""points: the difference of two rates; exact: a decimal of a ledger, shown with every digit."""
 Shown = Literal["always", "if_any", "machine"]
 Kept = Literal["always", "requests", "sweep"]
 
@@ -277,6 +279,7 @@ GROUP_TITLES: Final[dict[str, str]] = {
     "tariff": "the set of prices",
     "markers": "where cache markers come from: as captured, or a strategy that replaces them",
     "model": "virtual model (alias)",
+    "counted": "exact: with a tokenizer that was given; estimated: with the embedded one, × its calibration factor",
     "variant": "position in the grid of a sweep; 0 is `now`",
     "floor": "min_prefix_tokens of the variant; empty: the tariff's own",
     "ttl": "lifetime given to every entry, 1h+5m: tools and system blocks 1h, all others 5m; empty: as marked",
@@ -284,6 +287,8 @@ GROUP_TITLES: Final[dict[str, str]] = {
     "window": "sliding: a read extends the entry's life; fixed: it does not",
     "part": "first or rest: before or after the instant that holds out the later part of the log",
     "dimension": "what the cohort shares: principal, a tag, or the system prompt",
+    "prefix": "SHA-256 of the prefix that the entry stands for, in tables its first 12 digits",
+    "ttl_tier": "lifetime of the entry as written: 5m, 1h or 24h",
     "cohort": "the principal, the tag's value, or 12 hex digits of the prefix hash of the system prompt",
     "kind": "policy or bound; a bound (off, ideal, unlimited) has tokens and no price",
     "principal": "cache and billing principal; digests of keys are shortened nowhere",
@@ -302,35 +307,17 @@ GROUP_TITLES: Final[dict[str, str]] = {
     "reason_a": "reason on side A",
     "outcome_b": "outcome on side B",
     "reason_b": "reason on side B",
+    "ledger": "cache: what makes a model cacheable, and multipliers; base: prices per token",
+    "name": "what the ledger calls the row",
+    "purpose": "base tariffs: the requests it is for; empty: never matches",
+    "completion_window": "base tariffs: of these, those with this window; empty: any, unless another row names theirs",
+    "source": "file and line of the tariff, or the price data that it is assumed from",
     "rule": "the rule, or rules that only make sense together, switched in this step",
     "upstream": "upstream version that brought it",
     "rules": "the rules by name",
     "from": "outcome (reason) on side A",
     "to": "outcome (reason) on side B",
 }
-
-REQUEST_COLUMNS: Final[tuple[tuple[str, Kind, str], ...]] = (
-    ("request", "text", "request"), ("at", "time", "at_us"), ("principal", "text", "principal"),
-    ("model", "text", "model"),
-    ("session", "text", "session"), ("log_format", "text", "log_format"), ("tier", "text", "tiers"),
-    ("outcome", "text", "outcome"), ("reason", "text", "reason"), ("succeeded", "flag", "succeeded"),
-    ("prompt_tokens", "tokens", "prompt_tokens"), ("prompt_estimated", "flag", "prompt_estimated"),
-    ("local_tokens", "tokens", "local_tokens"), ("read_tokens", "tokens", "read_tokens"),
-    ("creation_5m_tokens", "tokens", "creation_5m_tokens"), ("creation_1h_tokens", "tokens", "creation_1h_tokens"),
-    ("creation_24h_tokens", "tokens", "creation_24h_tokens"), ("uncached_tokens", "tokens", "uncached_tokens"),
-    ("completion_tokens", "tokens", "completion_tokens"), ("billed_read_tokens", "tokens", "billed_read_tokens"),
-    ("billed_creation_5m_tokens", "tokens", "billed_creation_5m_tokens"),
-    ("billed_creation_1h_tokens", "tokens", "billed_creation_1h_tokens"),
-    ("billed_creation_24h_tokens", "tokens", "billed_creation_24h_tokens"),
-    ("billed_uncached_tokens", "tokens", "billed_uncached_tokens"), ("bill_state", "text", "bill_state"),
-    ("committed", "flag", "committed"), ("list", "money", "list"), ("charged", "money", "charged"),
-    ("delta", "money", "delta"), ("rejected_list", "money", "rejected_list"),
-    ("recorded_cost", "money", "recorded_cost"), ("recorded_read_tokens", "tokens", "recorded_read_tokens"),
-    ("recorded_creation_5m_tokens", "tokens", "recorded_creation_5m_tokens"),
-    ("recorded_creation_1h_tokens", "tokens", "recorded_creation_1h_tokens"),
-    ("recorded_creation_24h_tokens", "tokens", "recorded_creation_24h_tokens"),
-)  # fmt: skip
-"""Columns of `--by request`: name, kind, SQL over v_requests."""
 
 IDEAL: Final = Column(
     name="ideal_rate",
@@ -391,6 +378,48 @@ MOVED: Final[tuple[Column, ...]] = (
            "", 91),
 )  # fmt: skip
 """What moved counts change; see `cachesim.report.sensitivity`."""
+DRIFT: Final = (
+    Column("with_tools", "tools", "", "flag", "whether the request brings tools", "", 96),
+    Column("messages", "messages", "messages", "count", "messages in the bodies of these requests", "", 40),
+    Column("uncounted_tokens", "uncounted", "tokens", "tokens",
+           "reported prompt tokens − local tokens: chat template, tools; negative: counted too many", "", 70),
+    Column("uncounted_per_request", "per request", "tokens", "mean", "uncounted tokens / requests", "", 80),
+    Column("uncounted_per_message", "per message", "tokens", "mean", "uncounted tokens / messages", "", 85),
+    Column("off_median", "median off", "share", "rate", "median of |local − reported| / reported", "", 60),
+    Column("off_p95", "p95 off", "share", "rate", "95th percentile of |local − reported| / reported", "", 61),
+)  # fmt: skip
+"""How local counts differ from reported ones; see `cachesim.report.drift`."""
+LIVES: Final = tuple(
+    Column(name, title, unit, kind, definition, "", weight)
+    for name, title, unit, kind, definition, weight in (
+        ("entries", "entries", "lives", _COUNT,
+         "lives of index entries: each from the commit that makes an entry live to its expiry", 90),
+        ("refreshes", "refreshed", "commits", _COUNT, "commits that set the expiry of the live entry anew", 44),
+        ("reads", "reads", "requests", _COUNT,
+         "requests that read the entry, the deepest live one they find; a request reads one at most, failed ones too",
+         82),
+        ("peak_entries", "peak", "entries", _COUNT, "entries live at one instant within the log, at most", 70),
+        ("peak_at", "peak at", "UTC", "time", "the first instant with as many live entries as the peak", 20),
+        ("live_tokens", "live tokens", "tokens", "mean",
+         "tokens created by the entries live at a time, averaged over the span of the log; inherited ones unknown", 26),
+        ("peak_tokens", "peak tokens", "tokens", _TOKENS,
+         "tokens created by the entries live at one instant, at most; inherited ones unknown", 62),
+        ("live_at_end", "at the end", "entries", _COUNT,
+         "entries live when the log ends, what is in flight then committed", 60),
+        ("dead_share", "dead share", "share", "rate", "dead writes / billed writes", 72),
+        ("live", "live", "yes or no", "flag", "whether the entry is live when the log ends", 30),
+        ("inherited", "inherited", "yes or no", "flag",
+         "written by an earlier log, which this run continued: its writes and reads are not counted", 28),
+        ("entry_tokens", "tokens", "tokens", _TOKENS, "tokens of the whole prefix, as the index has them", 80),
+        ("entry_created", "created", "tokens", _TOKENS,
+         "tokens that the latest write of the entry created, beyond what was cached or written before it", 40),
+        ("live_from", "live from", "UTC", "time", "the commit that made the entry live", 64),
+        ("written_at", "written at", "UTC", "time", "the commit of its latest write", 66),
+        ("live_until", "live until", "UTC", "time", "its expiry; it is not found at that instant any more", 68),
+        ("last_read_at", "last read", "UTC", "time", "arrival of the latest request that read it", 50),
+    )
+)  # fmt: skip
+"""Entries of the index over time; see `cachesim.report.lives`."""
 
 _ON_A_SIDE: Final[tuple[tuple[str, str, str, Kind, str, int], ...]] = (
     ("requests", "requests", "requests", "count", "requests that count", 88),
@@ -432,17 +461,61 @@ COMPARED: Final = (
 )
 """Columns of `compare`, whose values come from two variants."""
 
+_PRICE: Final = "dollars, or whatever the ledger is in, per million tokens"
+_BREAK_EVEN: Final = "full reads after which one write has paid for itself: ⌈(write − 1)/(1 − read)⌉; empty: never"
+
+TARIFFS: Final[tuple[Column, ...]] = (
+    Column("input_per_mtok", "input", "money", "exact", f"price of prompt tokens, {_PRICE}", "", 95),
+    Column("output_per_mtok", "output", "money", "exact", f"price of completion tokens, {_PRICE}", "", 94),
+    *(
+        Column(f"write_{tier}", f"write {tier}", "factor", "exact",
+               f"a token written for {tier} costs this × the input price", "", 90 - n)
+        for n, tier in enumerate(("5m", "1h", "24h"))
+    ),
+    Column("read", "read", "factor", "exact", "a token read costs this × the input price", "", 91),
+    Column("min_prefix_tokens", "floor", "tokens", "tokens",
+           "shorter prefixes are not cached; of several tariffs that hold the smallest counts", "", 86),
+    Column("valid_from", "from", "time", "time", "the first instant at which the tariff holds; empty: always", "", 80),
+    Column("valid_until", "until", "time", "time", "the first instant at which it holds no more; empty: open", "", 79),
+    Column("age_days", "age, days", "days", "count",
+           "whole days from the tariff's beginning to the instant that ages are told as of", "", 60, "if_any"),
+    *(
+        Column(f"break_even_reads_{tier}", f"reads to pay for {tier}", "reads", "count", _BREAK_EVEN, "", 53 - n)
+        for n, tier in enumerate(("5m", "1h", "24h"))
+    ),
+    Column("break_even_reads", "reads to pay", "reads", "text", f"for a write of 5m / 1h / 24h: {_BREAK_EVEN}", "", 81),
+    Column("holds", "holds", "times", "text", "from its first instant to the first at which it holds no more", "", 93),
+    Column("sets_price", "sets price", "", "flag",
+           "whether it sets the price at that instant; no: a newer one does, and only its floor can count", "", 70),
+    Column("assumed", "assumed", "", "flag", "not in the ledger: assumed for want of a tariff", "", 69),
+)  # fmt: skip
+"""A row of a tariff ledger; see `cachesim.tariffs`."""
+
 BY_NAME: Final[dict[str, Column]] = {
-    column.name: column for column in (*_ALL, IDEAL, *VERSUS, *LOSSES, *MOVED, *COMPARED)
+    column.name: column for column in (*_ALL, IDEAL, *VERSUS, *LOSSES, *MOVED, *DRIFT, *LIVES, *COMPARED, *TARIFFS)
 }
 
-_LEAD_KINDS: Final[dict[str, Kind]] = {"variant": "count", "floor": "tokens", "walk_back": "count"}
+_OTHER_KINDS: Final[dict[str, Kind]] = {
+    **{name: kind for name, kind, _ in (*REQUEST_COLUMNS, *LISTED)},
+    "variant": "count", "floor": "tokens", "walk_back": "count",
+}  # fmt: skip
 
 
 def kind_of(name: str) -> Kind:
     """The kind of a column of any report; group columns are text."""
-    if name in BY_NAME:
-        return BY_NAME[name].kind
-    if name in _LEAD_KINDS:
-        return _LEAD_KINDS[name]
-    return next((kind for request_name, kind, _ in REQUEST_COLUMNS if request_name == name), "text")
+    return BY_NAME[name].kind if name in BY_NAME else _OTHER_KINDS.get(name, "text")
+
+
+_DEFINITIONS: Final[dict[str, str]] = {
+    **OF_A_REQUEST,
+    **{name: text for name, _, text in LISTED},
+    **GROUP_TITLES,
+    **{name: column.definition for name, column in BY_NAME.items()},
+}
+
+
+def definition(name: str, *, of_a_request: bool = False) -> str:
+    """What a column says; "" for one that nobody defined. of_a_request: in a row of one request."""
+    if name.startswith("tag:"):
+        return "the tag's value"
+    return (OF_A_REQUEST.get(name) if of_a_request else None) or _DEFINITIONS.get(name, "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -23,7 +24,13 @@ Row = dict[str, Any]
 SCHEMA: Final = "cachesim.report/1"
 RATE_DECIMALS: Final = 6
 BATCH: Final = 50_000
-_FORMULA_STARTS: Final = ("=", "+", "-", "@", "\t", "\r")
+GUARD: Final = "'"
+_GUARDED: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠", GUARD)
+_MARKDOWN: Final = re.compile(r"([\\|`*_~<&\[$])")
+_UNSEEN: Final = re.compile(
+    "[\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\U000e0001-\U000e007f]"
+)
+"""Characters that JSON may hold as they are and that a terminal or a reader obeys instead of showing them."""
 
 
 class Format(StrEnum):
@@ -68,6 +75,7 @@ def rate_number(value: float) -> float:
 
 _CONVERTERS: Final[dict[Kind, Callable[[Any], Any]]] = {
     "money": money_text,
+    "exact": money_text,
     "rate": rate_number,
     "mean": rate_number,
     "points": rate_number,
@@ -88,6 +96,19 @@ def plain(row: Row, columns: Sequence[str]) -> Row:
     return {name: v if (v := row[name]) is None or convert is None else convert(v) for name, convert in plan}
 
 
+def json_bytes(value: Any) -> bytes:
+    """`value` as JSON in UTF-8, with characters that nobody sees escaped (`\\u202e`): it reads the same."""
+    text = orjson.dumps(value)
+    if text.isascii() and b"\x7f" not in text:
+        return text
+    return _UNSEEN.sub(_escaped, text.decode()).encode()
+
+
+def _escaped(found: re.Match[str]) -> str:
+    units = found[0].encode("utf-16-be")
+    return "".join(f"\\u{units[i : i + 2].hex()}" for i in range(0, len(units), 2))
+
+
 def _values(report: Report) -> Iterator[list[Any]]:
     plan = [(name, _CONVERTERS.get(kind_of(name))) for name in report.columns]
     for row in report.rows:
@@ -105,31 +126,44 @@ def _json(report: Report, out: IO[bytes]) -> None:
         "problems": report.problems,
         **report.more,
     }
-    out.write(orjson.dumps(head)[:-1] + b',"rows":[')
+    out.write(json_bytes(head)[:-1] + b',"rows":[')
     separator = b"\n"
     for values in _values(report):
-        out.write(separator + orjson.dumps(dict(zip(report.columns, values, strict=True))))
+        out.write(separator + json_bytes(dict(zip(report.columns, values, strict=True))))
         separator = b",\n"
     out.write(b"\n]}\n" if separator == b",\n" else b"]}\n")
 
 
 def csv_cell(value: Any) -> Any:
-    """Text that a spreadsheet would run as a formula gets a leading apostrophe; money and rates are numbers already."""
+    """Text that a spreadsheet would run as a formula gets a leading apostrophe, as does text that begins with one.
+
+    So whoever takes one apostrophe off the start of a text has the name again, whatever it is; numbers and money are
+    never altered.
+
+    >>> csv_cell("=1+1"), csv_cell("'=1+1"), csv_cell("qwen3"), csv_cell(-1.5)
+    ("'=1+1", "''=1+1", 'qwen3', -1.5)
+    """
     if isinstance(value, bool):
         return "true" if value else "false"
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA_STARTS) else value
+    return f"{GUARD}{value}" if isinstance(value, str) and value.startswith(_GUARDED) else value
+
+
+class _Lines:
+    """Takes the rows of a csv.writer that ends them with `\\r\\n`, so that it quotes both, and ends them with `\\n`."""
+
+    def __init__(self, out: IO[bytes]) -> None:
+        self._out = out
+
+    def write(self, row: str) -> int:
+        return self._out.write(row[:-2].encode() + b"\n")
 
 
 def _csv(report: Report, out: IO[bytes]) -> None:
-    text = io.TextIOWrapper(out, "utf-8", newline="", write_through=True)
-    writer = csv.writer(text, lineterminator="\n")
-    numeric = [kind_of(name) == "money" for name in report.columns]
-    try:
-        writer.writerow([csv_cell(name) for name in report.columns])
-        for values in _values(report):
-            writer.writerow([v if n else csv_cell(v) for v, n in zip(values, numeric, strict=True)])
-    finally:
-        text.detach()  # or its end would close `out`
+    writer = csv.writer(_Lines(out), lineterminator="\r\n")
+    numeric = [kind_of(name) in ("money", "exact") for name in report.columns]
+    writer.writerow([csv_cell(name) for name in report.columns])
+    for values in _values(report):
+        writer.writerow([v if n else csv_cell(v) for v, n in zip(values, numeric, strict=True)])
 
 
 def _markdown(report: Report, out: IO[bytes]) -> None:
@@ -145,9 +179,7 @@ def _markdown_cell(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     text = clean(str(value))
-    for special in "\\|`*_<[" if isinstance(value, str) and not text.isidentifier() else "|":
-        text = text.replace(special, f"\\{special}")
-    return text
+    return text if text.isidentifier() else _MARKDOWN.sub(r"\\\1", text)
 
 
 def clean(text: str) -> str:
@@ -169,10 +201,10 @@ def _parquet(report: Report, out: IO[bytes]) -> None:
     out.write(buffer.getbuffer())
 
 
-def polars_frame(columns: Sequence[str], rows: Sequence[Row], *, numeric: bool = False) -> pl.DataFrame:
-    """The rows with the types of their columns, even without a row.
+def polars_frame(columns: Sequence[str], rows: Sequence[Row], *, rounded: bool = True) -> pl.DataFrame:
+    """The rows with the types of their columns, even without a row; money is exact, as Decimal(38, 20).
 
-    Money is exact text and rates have six decimals; numeric: money is Decimal(38, 20), rates are as they are.
+    rounded: rates have six decimals, as in the other forms; without it they are as they are.
     """
     import polars as pl
 
@@ -182,16 +214,17 @@ def polars_frame(columns: Sequence[str], rows: Sequence[Row], *, numeric: bool =
         "tokens": pl.Int64,
         "rate": pl.Float64,
         "mean": pl.Float64,
-        "money": pl.Decimal(38, 20) if numeric else pl.String,
+        "money": pl.Decimal(38, 20),
+        "exact": pl.Decimal(38, 20),
         "points": pl.Float64,
         "time": pl.Datetime("us", "UTC"),
         "flag": pl.Boolean,
     }
-    kept = {"time", "money", "rate", "mean"} if numeric else {"time"}
     series = []
     for name in columns:
         kind = kind_of(name)
-        convert = None if kind in kept else _CONVERTERS.get(kind)
-        values = [v if (v := row[name]) is None or convert is None else convert(v) for row in rows]
+        values = [row[name] for row in rows]
+        if rounded and kind in ("rate", "mean", "points"):
+            values = [None if value is None else rate_number(value) for value in values]
         series.append(pl.Series(name, values, dtype=types[kind]))
     return pl.DataFrame(series)

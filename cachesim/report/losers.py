@@ -112,7 +112,7 @@ def _unknown(rows: Sequence[Row]) -> int:
 def dead_text(total: Row) -> str:
     """What became of the writes of all together."""
     if total["dead_writes"] is None:
-        return "dead writes: not counted, this run continued the index of another"
+        return "dead writes: not counted, this run continued the index of another that is gone"
     created, dead = total["creation_tokens"], total["dead_tokens"]
     part = f", {percent(dead / created)} of the tokens written" if created else ""
     open_writes = f"; {number(total['open_writes'])} still live when the log ends" if total["open_writes"] else ""

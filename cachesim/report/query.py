@@ -8,7 +8,8 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Final
 
 from cachesim.errors import UsageError
-from cachesim.report.columns import CELLS, COLUMNS, REQUEST_COLUMNS, SWEEP_CELLS, SWEEP_COLUMNS
+from cachesim.report.columns import CELLS, COLUMNS, SWEEP_CELLS, SWEEP_COLUMNS
+from cachesim.report.lists import REQUEST_COLUMNS
 from cachesim.report.times import check_timezone
 
 if TYPE_CHECKING:
@@ -229,6 +230,7 @@ def request_rows(con: duckdb.DuckDBPyConnection, run_no: int, filters: Filters |
     """One row per classified request in log order, variant after variant; fetched in chunks, so memory stays bounded.
 
     Read and creation tokens are the classifier's split, `billed_*` what the billing rule made of it. `at` is µs UTC.
+    Raises UsageError for a sweep and for unknown variants, at once and not with the first row.
     """
     filters = filters or Filters()
     if is_sweep(con, run_no):
@@ -239,14 +241,18 @@ def request_rows(con: duckdb.DuckDBPyConnection, run_no: int, filters: Filters |
     count = int(row[0]) if row else 0
     names = [name for name, _, _ in REQUEST_COLUMNS]
     fields = ", ".join(sql for _, _, sql in REQUEST_COLUMNS)
-    for variant in variants:
-        for start in range(0, count, CHUNK):
-            con.execute(
-                f"SELECT {fields} FROM v_requests r WHERE run_no = {run_no} AND variant_no = {variant.variant_no}"
-                f" AND seq >= {start} AND seq < {start + CHUNK}{where(filters)} ORDER BY seq"
-            )
-            for values in con.fetchall():
-                yield {**head[variant.variant_no], **dict(zip(names, values, strict=True))}
+
+    def rows() -> Iterator[Row]:
+        for variant in variants:
+            for start in range(0, count, CHUNK):
+                con.execute(
+                    f"SELECT {fields} FROM v_requests r WHERE run_no = {run_no} AND variant_no = {variant.variant_no}"
+                    f" AND seq >= {start} AND seq < {start + CHUNK}{where(filters)} ORDER BY seq"
+                )
+                for values in con.fetchall():
+                    yield {**head[variant.variant_no], **dict(zip(names, values, strict=True))}
+
+    return rows()
 
 
 def variants_of(con: duckdb.DuckDBPyConnection, run_no: int) -> list[Variant]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final
 
-from cachesim.report.columns import BY_NAME, GROUP_TITLES
+from cachesim.report.columns import definition
 from cachesim.report.facts import TIERS, BreakEven, Coverage, break_even, coverage
 from cachesim.report.formats import clean
 from cachesim.report.headline import headline
@@ -144,10 +144,11 @@ def _facts(screen: Screen, first: Variant, seen: Coverage, db: str | None) -> Ta
 
 
 def _fact_lines(screen: Screen, first: Variant, seen: Coverage, db: str | None) -> Iterator[tuple[str, str]]:
+    calibrated = {t["calibration"]["model"] for t in screen.run.tokenizers if t["calibration"]}
     yield from _labelled("coverage", _coverage_lines(seen))
     yield from _labelled("bounds", _bound_lines(screen, first))
     yield from _labelled("break-even", _cut(_break_even_lines(screen)))
-    yield from _labelled("drift", _cut(_drift_lines(screen.models[first.variant_no])))
+    yield from _labelled("drift", _cut(_drift_lines(screen.models[first.variant_no], calibrated)))
     yield from _labelled("sensitivity", _sensitivity_lines(screen, first))
     yield from _labelled("assumed", [clean(a["text"]) for a in screen.run.assumptions] or ["nothing"])
     yield from _labelled("problems", problem_lines(screen.run.problems) or ["none"])
@@ -225,11 +226,12 @@ def break_even_text(tariff: BreakEven) -> str:
     return f"{head}; measured {percent(tariff.measured)}, {'pays' if tariff.pays else 'does not pay'}"
 
 
-def _drift_lines(models: Sequence[Row]) -> list[str]:
+def _drift_lines(models: Sequence[Row], calibrated: set[str]) -> list[str]:
     known = [row for row in models if row["drift"] is not None]
     known.sort(key=lambda row: -abs(row["drift"]))
     return [
-        f"{clean(row['model'] or NONE)}: local count {percent(row['drift'], signed=True)} against"
+        f"{clean(row['model'] or NONE)}: {'calibrated' if row['model'] in calibrated else 'local'} count"
+        f" {percent(row['drift'], signed=True)} against"
         f" {number(row['reported_prompt_tokens'])} reported prompt tokens"
         for row in known
     ]
@@ -311,15 +313,14 @@ def note_dropped(console: Console, dropped: Sequence[str]) -> None:
         )
 
 
-def explain_columns(console: Console, names: Sequence[str]) -> None:
+def explain_columns(console: Console, names: Sequence[str], *, of_a_request: bool = False) -> None:
     """One line per column: what it counts, with numerator and denominator."""
     from rich.table import Table
     from rich.text import Text
 
     grid = Table.grid(padding=(0, 2))
     for name in names:
-        text = BY_NAME[name].definition if name in BY_NAME else GROUP_TITLES.get(name, "")
-        if text:
+        if text := definition(name, of_a_request=of_a_request):
             grid.add_row(Text(name, style="bold"), Text(text))
     console.print()
     console.print(grid)

@@ -13,6 +13,14 @@ if TYPE_CHECKING:
     import duckdb
 
 MIN_PREFIX: Final = 4
+# calibration: null for a tokenizer whose counts stay as they are
+_TOKENIZERS: Final = """
+SELECT source, version, exact, CASE WHEN factor_e4 IS NOT NULL THEN {
+  model: model, factor: format('{:d}.{:04d}', factor_e4 // 10000, factor_e4 % 10000), origin: origin,
+  fitted_requests: fitted_requests, checked_requests: checked_requests, residual_median: residual_median,
+  residual_p95: residual_p95} END AS calibration
+FROM trace_tokenizers WHERE trace_no = ? ORDER BY tokenizer_no
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,9 +142,7 @@ def show_run(con: duckdb.DuckDBPyConnection, run_no: int) -> Run:
         " ORDER BY file_no",
         row[2],
     )
-    tokenizers = _dicts(
-        con, "SELECT source, version, exact FROM trace_tokenizers WHERE trace_no = ? ORDER BY tokenizer_no", row[2]
-    )
+    tokenizers = _dicts(con, _TOKENIZERS, row[2])
     variants = _dicts(
         con,
         "SELECT kind, policy, tariff, markers, rules, ttl FROM variants WHERE run_no = ? ORDER BY variant_no",

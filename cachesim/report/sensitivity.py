@@ -25,6 +25,8 @@ _SUMMED: Final = (
 )  # fmt: skip
 COLUMNS: Final = ("count_change", *_SUMMED, "bill_change", "bill_change_share")
 """The columns of a row behind run, policy, tariff and model."""
+TOTALS: Final = ("policy", "tariff", *COLUMNS)
+"""The keys of the totals that stand in the envelope of JSON."""
 _CELLS: Final = (
     "requests", "asked", "below_floor", "requests_read", "prompt", "read", "c5", "c1", "c24", "uncached", "completion",
     "changed", "floor_up", "floor_down",
@@ -86,7 +88,7 @@ def _beside(rows: Sequence[Row]) -> list[Row]:
 
 def envelope(con: duckdb.DuckDBPyConnection, run_no: int) -> list[Row]:
     """The totals of the whole run as JSON, three rows for each tariff set."""
-    return [plain(row, ("policy", "tariff", *COLUMNS)) for row in moved_rows(con, run_no, by_model=False)]
+    return [plain(row, TOTALS) for row in moved_rows(con, run_no, by_model=False)]
 
 
 def check_kept(con: duckdb.DuckDBPyConnection, run_no: int, filters: Filters) -> None:

@@ -7,7 +7,7 @@ from decimal import ROUND_HALF_UP, Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 from cachesim.report.columns import BY_NAME, kind_of
-from cachesim.report.formats import clean
+from cachesim.report.formats import clean, money_text
 from cachesim.report.times import instant_text
 
 if TYPE_CHECKING:
@@ -35,6 +35,9 @@ SIGNED: Final = frozenset(
         "count_change",
         "bill_change",
         "bill_change_share",
+        "uncounted_tokens",
+        "uncounted_per_request",
+        "uncounted_per_message",
     }
 )
 """Differences: a plus sign shows that they are."""
@@ -45,6 +48,11 @@ KEEP: Final = 1000
 def number(value: int) -> str:
     """1234567 → '1,234,567'."""
     return f"{value:,}"
+
+
+def counted(noun: str, count: int) -> str:
+    """`1 finding`, `4 findings`."""
+    return f"{number(count)} {noun}{'' if count == 1 else 's'}"
 
 
 def signed_number(value: int) -> str:
@@ -98,10 +106,12 @@ def cell(name: str, value: Any, decimals: int = 2) -> str:
             return signed_number(value)
         case "money":
             return money(value, decimals, signed=name in SIGNED)
+        case "exact":
+            return money_text(value)
         case "rate":
             return percent(value, signed=name in SIGNED)
         case "mean":
-            return f"{value:,.1f}"
+            return f"{value:{'+' if name in SIGNED else ''},.1f}".replace("-", "−")
         case "points":
             return points(value)
         case "time":
@@ -202,7 +212,7 @@ def weight(name: str) -> int:
 
 
 _REQUEST_WEIGHTS: Final = {
-    "outcome": 99, "at": 45, "reason": 48, "principal": 28, "session": 8, "log_format": 3, "tier": 34,
+    "outcome": 99, "at": 45, "reason": 48, "principal": 28, "session": 8, "log_format": 3, "tier": 34, "ttl_tier": 35,
     "succeeded": 4, "prompt_estimated": 4, "bill_state": 5, "committed": 22, "billed_read_tokens": 21,
     "billed_creation_5m_tokens": 19, "billed_creation_1h_tokens": 18, "billed_creation_24h_tokens": 17,
     "billed_uncached_tokens": 16,

@@ -39,6 +39,13 @@ def parse_instant(con: duckdb.DuckDBPyConnection, option: str, text: str, timezo
     return int(row[0]) if row else local
 
 
+def check_order(option: str, since_us: int | None, until_us: int | None) -> None:
+    """Raises UsageError, naming `option`, for a period in which nothing can lie."""
+    if since_us is not None and until_us is not None and since_us >= until_us:
+        how = "begins after it ends" if since_us > until_us else "ends where it begins"
+        raise UsageError(f"{option}: a period that {how} ({instant_text(since_us)} to {instant_text(until_us)})")
+
+
 def micros(when: datetime) -> int:
     """Whole µs since the epoch, exactly."""
     delta = when - datetime(1970, 1, 1, tzinfo=UTC)

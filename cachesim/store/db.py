@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cachesim import __version__
 from cachesim.errors import ConfigError, DatabaseBusy, InputError
-from cachesim.store.schema import FROM_VERSION_1, SCHEMA_VERSION, SENSITIVITY_TABLE, SWEEP_TABLES, TABLES, VIEWS
+from cachesim.store.schema import (
+    FROM_VERSION_1,
+    FROM_VERSION_2,
+    SCHEMA_VERSION,
+    SENSITIVITY_TABLE,
+    SWEEP_TABLES,
+    TABLES,
+    VIEWS,
+)
 
 if TYPE_CHECKING:
     import duckdb
@@ -35,6 +43,7 @@ def _to_version_2(con: duckdb.DuckDBPyConnection) -> None:
 
 
 def _to_version_3(con: duckdb.DuckDBPyConnection) -> None:
+    con.execute(FROM_VERSION_2)
     con.execute(SENSITIVITY_TABLE)
 
 

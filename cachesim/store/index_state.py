@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cachesim.core.classify import Classification, Entry, Refresh, Write
 from cachesim.core.policy import TIERS
 from cachesim.index.memory import MemoryIndex
 from cachesim.replay import InFlight, Lane
 from cachesim.store.db import insert_frame
+from cachesim.store.trace_reader import Scopes
+from cachesim.store.traces import PreparedTrace
 
 if TYPE_CHECKING:
     import duckdb
-
-_SCOPE: Final = ("principal_id", "virtual_model", "tokenizer_version")
 
 
 class Key(NamedTuple):
@@ -27,11 +27,46 @@ class Key(NamedTuple):
     prefix_hash: bytes
 
 
-class Dormant(NamedTuple):
-    """An inherited entry whose prefix does not occur in this log: nobody can find it, but the next log may."""
+class Places:
+    """Numbers for what an index holds: the scopes and prefixes of a trace, and beyond them those of an earlier log.
 
-    key: Key
-    entry: Entry
+    Nothing in this log can find an entry beyond them, but it is committed, expires and is stored like any other, so
+    that the next log finds it as if there were no cut between the two.
+    """
+
+    def __init__(self, trace: PreparedTrace, scopes: Scopes) -> None:
+        self._scopes = scopes
+        self._trace = trace
+        self._versions = [tokenizer.version for tokenizer in trace.tokenizers]
+        self._digests = trace.digests
+        self._prefixes = trace.prefixes
+        self._numbers: dict[bytes, int] = {}
+        self._beyond: list[bytes] = []
+
+    def expect(self, digests: set[bytes]) -> None:
+        """Give prefixes of an earlier log the numbers they have in this one, the others numbers of their own."""
+        for node, digest in enumerate(self._digests):
+            if digest in digests:
+                self._numbers[digest] = self._prefixes[node]
+        self._beyond = sorted(digests - self._numbers.keys())
+        self._numbers |= {digest: number for number, digest in enumerate(self._beyond, len(self._digests))}
+
+    def place(self, key: Key) -> tuple[int, int]:
+        """(scope, prefix) of a key whose prefix is expected."""
+        tokenizer = self._trace.tokenizer_no(key.version, key.model)
+        if tokenizer is None:
+            own = len(self._trace.tokenizers)
+            if key.version not in self._versions[own:]:
+                self._versions.append(key.version)
+            tokenizer = self._versions.index(key.version, own)
+        return self._scopes.number(key.principal, key.model, tokenizer), self._numbers[key.prefix_hash]
+
+    def key(self, scope: int, prefix: int) -> Key:
+        """The identity of (scope, prefix)."""
+        principal, model, tokenizer = self._scopes.all[scope]
+        own = len(self._digests)
+        digest = self._digests[prefix] if prefix < own else self._beyond[prefix - own]
+        return Key(principal, model, self._versions[tokenizer], digest)
 
 
 def save_index(
@@ -39,24 +74,21 @@ def save_index(
     run_no: int,
     variant_nos: Sequence[int],
     lane: Lane,
-    key_of: Callable[[int, int], Key],
-    dormant: Sequence[Dormant],
+    places: Places,
     now_us: int,
 ) -> None:
     """Store the index after the last event, and what was still in flight at `now_us`, the last arrival.
 
-    variant_nos: the variants that share the lane; key_of: the identity of (scope, prefix). The lane is spent
-    afterwards: everything in flight is committed.
+    variant_nos: the variants that share the lane. The lane is spent afterwards: everything in flight is committed.
     """
     index = lane.index
     assert isinstance(index, MemoryIndex)
     for variant_no in variant_nos:
-        _save_in_flight(con, run_no, variant_no, lane, index, key_of)
+        _save_in_flight(con, run_no, variant_no, lane, index, places, now_us)
     end_us = max([now_us, *(f.done_us for f in lane.in_flight)])
     lane.commit_until(end_us)
-    rows = [(key_of(scope, prefix), entry) for scope, prefix, entry in index.entries()]
-    rows += [(d.key, d.entry) for d in dormant]
-    live = [(key, entry) for key, entry in rows if entry.expires_us > now_us]
+    found = [(scope, prefix, entry) for scope, prefix, entry in index.entries() if entry.expires_us > now_us]
+    live = [(places.key(scope, prefix), entry) for scope, prefix, entry in found]
     for variant_no in variant_nos:
         columns = _columns(run_no, variant_no, [key for key, _ in live])
         columns["cumulative_token_count"] = [entry.tokens for _, entry in live]
@@ -83,23 +115,24 @@ def _save_in_flight(
     variant_no: int,
     lane: Lane,
     index: MemoryIndex,
-    key_of: Callable[[int, int], Key],
+    places: Places,
+    now_us: int,
 ) -> None:
     rows: list[tuple[str, int, int, Key, int | None, int | None, int, int | None]] = []
-    touched: dict[tuple[int, int], None] = {}
+    touched: dict[tuple[int, int], bool] = {}  # and whether a refresh may revive it
     for done_us, seq, scope, result in sorted(lane.in_flight):
         for write in result.writes:
-            touched[scope, write.prefix] = None
-            key = key_of(scope, write.prefix)
+            touched.setdefault((scope, write.prefix), False)
+            key = places.key(scope, write.prefix)
             rows.append(("write", done_us, seq, key, write.tokens, write.tier, write.expires_us, None))
         for refresh in result.refreshes:
-            touched[scope, refresh.prefix] = None
-            key = key_of(scope, refresh.prefix)
+            touched[scope, refresh.prefix] = True
+            key = places.key(scope, refresh.prefix)
             rows.append(("refresh", done_us, seq, key, None, None, refresh.expires_us, None))
-    for scope, prefix in touched:
+    for (scope, prefix), revivable in touched.items():
         entry = index.get(scope, prefix)
-        if entry is not None:
-            key = key_of(scope, prefix)
+        if entry is not None and (revivable or entry.expires_us > now_us):
+            key = places.key(scope, prefix)
             rows.append(("before", 0, 0, key, entry.tokens, entry.tier, entry.expires_us, entry.created_us))
     columns = _columns(run_no, variant_no, [row[3] for row in rows])
     for place, name in {
@@ -115,18 +148,8 @@ def _save_in_flight(
     insert_frame(con, "index_in_flight", columns)
 
 
-def load_index(
-    con: duckdb.DuckDBPyConnection,
-    run_no: int,
-    variant_no: int,
-    lane: Lane,
-    place_of: Callable[[Key], tuple[int, int] | None],
-) -> list[Dormant]:
-    """Put the state another run ended with into a fresh lane; returns the entries that cannot occur in this log.
-
-    place_of: (scope, prefix) of a key in this trace, None where the trace has no such scope or prefix. What is in
-    flight for keys this trace does not know is applied at once: nobody can observe when.
-    """
+def load_index(con: duckdb.DuckDBPyConnection, run_no: int, variant_no: int, lane: Lane, places: Places) -> None:
+    """Put the state another run ended with into a fresh lane: what is in flight is not committed yet."""
     where = [run_no, variant_no]
     entries: dict[Key, Entry] = {}
     for *key, tokens, tier, created_us, expires_us in con.execute(
@@ -137,49 +160,35 @@ def load_index(
         entries[Key(*key)] = Entry(expires_us, tokens, TIERS.index(tier), created_us)
     flights = con.execute(
         "SELECT principal_id, virtual_model, tokenizer_version, prefix_hash, kind, done_us, seq, tokens, tier, "
-        "expires_us, created_us FROM index_in_flight WHERE run_no = ? AND variant_no = ? ORDER BY kind, done_us, seq",
+        "expires_us, created_us FROM index_in_flight WHERE run_no = ? AND variant_no = ? "
+        "ORDER BY kind, done_us, seq, rowid",
         where,
     ).fetchall()
-    touched = {Key(*row[:4]) for row in flights}
-    for touched_key in touched:
-        if place_of(touched_key) is not None:
-            entries.pop(touched_key, None)
+    for row in flights:  # stored as it will be; now it is as it was before
+        entries.pop(Key(*row[:4]), None)
     for *key_parts, kind, _, _, tokens, tier, expires_us, created_us in flights:
-        if kind == "before" and place_of(Key(*key_parts)) is not None:
+        if kind == "before":
             entries[Key(*key_parts)] = Entry(expires_us, tokens, tier, created_us)
-    _push_flights(lane, flights, place_of)
-    return _put_entries(lane, entries, place_of)
+    places.expect({key.prefix_hash for key in entries} | {row[3] for row in flights})
+    _push_flights(lane, flights, places)
+    index = lane.index
+    assert isinstance(index, MemoryIndex)
+    for found, entry in entries.items():
+        index.put(*places.place(found), entry)
 
 
-def _push_flights(
-    lane: Lane, flights: Sequence[tuple[Any, ...]], place_of: Callable[[Key], tuple[int, int] | None]
-) -> None:
+def _push_flights(lane: Lane, flights: Sequence[tuple[Any, ...]], places: Places) -> None:
     """Responses still on their way; negative sequence numbers keep them before this log's own at equal times."""
     grouped: dict[tuple[int, int, int], tuple[list[Write], list[Refresh]]] = {}
     for *key_parts, kind, done_us, seq, tokens, tier, expires_us, _ in flights:
-        place = place_of(Key(*key_parts))
-        if place is None or kind == "before":
+        if kind == "before":
             continue
-        writes, refreshes = grouped.setdefault((done_us, seq, place[0]), ([], []))
+        scope, prefix = places.place(Key(*key_parts))
+        writes, refreshes = grouped.setdefault((done_us, seq, scope), ([], []))
         if kind == "write":
-            writes.append(Write(place[1], tokens, tier, expires_us))
+            writes.append(Write(prefix, tokens, tier, expires_us))
         else:
-            refreshes.append(Refresh(place[1], expires_us))
+            refreshes.append(Refresh(prefix, expires_us))
     for number, ((done_us, _, scope), (writes, refreshes)) in enumerate(sorted(grouped.items())):
         result = Classification(0, (0, 0, 0), tuple(writes), tuple(refreshes))
         heapq.heappush(lane.in_flight, InFlight(done_us, number - len(grouped), scope, result))
-
-
-def _put_entries(
-    lane: Lane, entries: dict[Key, Entry], place_of: Callable[[Key], tuple[int, int] | None]
-) -> list[Dormant]:
-    index = lane.index
-    assert isinstance(index, MemoryIndex)
-    dormant: list[Dormant] = []
-    for key, entry in entries.items():
-        place = place_of(key)
-        if place is None:
-            dormant.append(Dormant(key, entry))
-        else:
-            index.put(*place, entry)
-    return dormant

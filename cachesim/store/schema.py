@@ -15,7 +15,7 @@ SCHEMA_VERSION: Final = 3
 TABLES: Final = """
 CREATE TABLE meta (key VARCHAR PRIMARY KEY, value VARCHAR NOT NULL);
 
--- one row per prepared trace; digest = SHA-256 of inputs, reading options, tokenizers and body rules
+-- one row per prepared trace; digest = SHA-256 of inputs, reading options, tokenizers, calibration and body rules
 CREATE TABLE traces (
   trace_no INTEGER PRIMARY KEY, digest VARCHAR NOT NULL UNIQUE, requests BIGINT NOT NULL,
   facts VARCHAR NOT NULL,              -- JSON: what was assumed and counted while reading
@@ -28,7 +28,13 @@ CREATE TABLE trace_inputs (
 );
 CREATE TABLE trace_tokenizers (
   trace_no INTEGER NOT NULL, tokenizer_no INTEGER NOT NULL, source VARCHAR NOT NULL, version VARCHAR NOT NULL,
-  exact BOOLEAN NOT NULL               -- false: the embedded default, every count is an estimate
+  exact BOOLEAN NOT NULL,              -- false: the embedded default, every count is an estimate
+  -- of a calibrated one, which scales the counts of another for one model; null for all others
+  counts_no INTEGER,                   -- the tokenizer_no whose counts it scales
+  model VARCHAR, factor_e4 INTEGER,    -- factor in ten-thousandths
+  origin VARCHAR,                      -- fitted | configured | inherited
+  fitted_requests BIGINT,              -- requests the factor was fitted to
+  checked_requests BIGINT, residual_median DOUBLE, residual_p95 DOUBLE   -- |estimate - reported| / reported on others
 );
 CREATE TABLE bad_lines (
   trace_no INTEGER NOT NULL, file_no INTEGER NOT NULL, line BIGINT NOT NULL, byte_offset BIGINT NOT NULL,
@@ -47,13 +53,14 @@ CREATE TABLE requests (
   purpose VARCHAR, completion_window VARCHAR, batch_created_us BIGINT,
   prompt_tokens BIGINT,                               -- billing: as reported, else local_tokens; null: unknown, unpriced
   prompt_estimated BOOLEAN NOT NULL,                  -- true: prompt_tokens is the local count
-  local_tokens BIGINT,                                -- local count of the whole prompt; null: not read or not counted
+  local_tokens BIGINT,                                -- local count of the whole prompt, calibrated; null: not counted
   completion_tokens BIGINT NOT NULL,                  -- as reported, else 0
   recorded_read_tokens BIGINT, recorded_creation_5m_tokens BIGINT, recorded_creation_1h_tokens BIGINT,
   recorded_creation_24h_tokens BIGINT, recorded_cost DECIMAL(38,20),
   body_state VARCHAR NOT NULL,                        -- ok | not_cacheable | unparseable | no_model
   query_marker INTEGER NOT NULL,                      -- 0 none, 1 cacheBreakpoint=lastUserMessage, 2 another value
-  tokenizer_no INTEGER                                -- null: model unmapped
+  tokenizer_no INTEGER,                               -- null: model unmapped
+  messages INTEGER, tools INTEGER                     -- how many the body has; null: not read
 );
 -- the prepared prompt per request and body rule set; nodes are block boundaries
 CREATE TABLE prompts (
@@ -70,7 +77,7 @@ CREATE TABLE nodes (
   prefix INTEGER NOT NULL,             -- identity of the hash: nodes with equal digests share it
   kind UTINYINT NOT NULL, digest BLOB NOT NULL
 );
--- cumulative_tokens: all blocks up to and including this boundary
+-- cumulative_tokens: all blocks up to and including this boundary, as counted; v_node_tokens has them calibrated
 CREATE TABLE node_tokens (
   trace_no INTEGER NOT NULL, tokenizer_no INTEGER NOT NULL, node INTEGER NOT NULL, cumulative_tokens BIGINT NOT NULL
 );
@@ -184,12 +191,32 @@ ALTER TABLE unit_prices ADD COLUMN creation_custom DECIMAL(38,20);
 """
 """What version 2 added to existing tables; SWEEP_TABLES are new in it."""
 
+FROM_VERSION_2: Final = """
+ALTER TABLE trace_tokenizers ADD COLUMN counts_no INTEGER;
+ALTER TABLE trace_tokenizers ADD COLUMN model VARCHAR;
+ALTER TABLE trace_tokenizers ADD COLUMN factor_e4 INTEGER;
+ALTER TABLE trace_tokenizers ADD COLUMN origin VARCHAR;
+ALTER TABLE trace_tokenizers ADD COLUMN fitted_requests BIGINT;
+ALTER TABLE trace_tokenizers ADD COLUMN checked_requests BIGINT;
+ALTER TABLE trace_tokenizers ADD COLUMN residual_median DOUBLE;
+ALTER TABLE trace_tokenizers ADD COLUMN residual_p95 DOUBLE;
+ALTER TABLE requests ADD COLUMN messages INTEGER;
+ALTER TABLE requests ADD COLUMN tools INTEGER;
+"""
+"""What version 3 added to existing tables."""
+
 VIEWS: Final = """
 CREATE OR REPLACE VIEW v_runs AS
 SELECT runs.run_no, runs.created_at, v.policy, v.tariff, v.markers, t.requests,
   (SELECT string_agg(i.name, ', ' ORDER BY i.file_no) FROM trace_inputs i WHERE i.trace_no = runs.trace_no) AS files
 FROM runs JOIN traces t USING (trace_no) JOIN variants v USING (run_no) WHERE v.kind = 'policy'
 ORDER BY runs.run_no, v.variant_no;
+-- cumulative tokens per tokenizer, calibrated ones scaled; half up, as cachesim.core.calibration.scaled
+CREATE OR REPLACE VIEW v_node_tokens AS
+SELECT t.trace_no, t.tokenizer_no, n.node,
+  (n.cumulative_tokens * coalesce(t.factor_e4, 10000) + 5000) // 10000 AS cumulative_tokens
+FROM trace_tokenizers t
+JOIN node_tokens n ON n.trace_no = t.trace_no AND n.tokenizer_no = coalesce(t.counts_no, t.tokenizer_no);
 CREATE OR REPLACE VIEW v_bad_lines AS
 SELECT runs.run_no, i.name AS file, b.line, b.byte_offset, b.reason, b.message, b.digest
 FROM bad_lines b JOIN trace_inputs i USING (trace_no, file_no) JOIN runs USING (trace_no)

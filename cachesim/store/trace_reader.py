@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from cachesim.core.calibration import OFF, Calibration, factor_text
 from cachesim.core.gates import Prompt
 from cachesim.core.ledger import TariffSet
 from cachesim.core.markers import MarkerFact
@@ -24,11 +25,13 @@ _CHUNK: Final = 16384
 class TraceRow(NamedTuple):
     """One request as stored: for the replay, and what its bill depends on besides the split.
 
+    calibrated: its counts are scaled estimates, see `cachesim.core.pricing.fit_split`.
     prompt_estimated: the prompt tokens are the local count.
     """
 
     request: PreparedRequest
     prompts: tuple[Prompt, ...]
+    calibrated: bool
     prompt_tokens: int | None
     purpose: str | None
     completion_window: str | None
@@ -81,7 +84,9 @@ def load_trace(con: duckdb.DuckDBPyConnection, trace_no: int) -> PreparedTrace:
     ).fetchall()
     parents, prefixes, kinds, digests = zip(*nodes, strict=True) if nodes else ((), (), (), ())
     tokenizers = con.execute(
-        "SELECT source, version, exact FROM trace_tokenizers WHERE trace_no = ? ORDER BY tokenizer_no", [trace_no]
+        f"SELECT source, version, exact, counts_no, {', '.join(Calibration._fields)} FROM trace_tokenizers "
+        "WHERE trace_no = ? ORDER BY tokenizer_no",
+        [trace_no],
     ).fetchall()
     return PreparedTrace(
         trace_no=trace_no,
@@ -90,7 +95,7 @@ def load_trace(con: duckdb.DuckDBPyConnection, trace_no: int) -> PreparedTrace:
         facts=json.loads(row[2]),
         rules=[_body_rules(r) for r in json.loads(row[3])],
         markers=[MarkerFact(*fact) for fact in json.loads(row[4])],
-        tokenizers=[UsedTokenizer(*t) for t in tokenizers],
+        tokenizers=[_tokenizer(*t) for t in tokenizers],
         parents=array("i", parents),
         prefixes=array("i", prefixes),
         kinds=array("B", kinds),
@@ -99,13 +104,34 @@ def load_trace(con: duckdb.DuckDBPyConnection, trace_no: int) -> PreparedTrace:
     )
 
 
+def _tokenizer(source: str, version: str, exact: bool, counts_no: int | None, *calibration: Any) -> UsedTokenizer:
+    made = None if counts_no is None else Calibration(*calibration)
+    return UsedTokenizer(source, version, exact, counts_no, made)
+
+
 def _body_rules(rules: dict[str, Any]) -> BodyRules:
     return BodyRules(**{**rules, "telemetry_prefixes": tuple(rules["telemetry_prefixes"])})
 
 
+def calibrations(con: duckdb.DuckDBPyConnection, trace_no: int) -> dict[str, str]:
+    """How each model that was ever estimated is calibrated in a trace: the factor as text, or `off`.
+
+    What it inherited itself is passed on, for models that do not occur in its log.
+    """
+    row = con.execute("SELECT facts FROM traces WHERE trace_no = ?", [trace_no]).fetchone()
+    assert row is not None
+    found: dict[str, str] = dict(json.loads(row[0]).get("reading", {}).get("inherited", {}))
+    used = con.execute(
+        "SELECT DISTINCT r.model, t.factor_e4 FROM requests r JOIN trace_tokenizers t USING (trace_no, tokenizer_no) "
+        "WHERE trace_no = ? AND NOT t.exact AND r.model IS NOT NULL",
+        [trace_no],
+    ).fetchall()
+    return found | {model: OFF if factor_e4 is None else factor_text(factor_e4) for model, factor_e4 in used}
+
+
 def _cumulative(con: duckdb.DuckDBPyConnection, trace_no: int, tokenizer_no: int) -> array[int]:
     rows = con.execute(
-        "SELECT cumulative_tokens FROM node_tokens WHERE trace_no = ? AND tokenizer_no = ? ORDER BY node",
+        "SELECT cumulative_tokens FROM v_node_tokens WHERE trace_no = ? AND tokenizer_no = ? ORDER BY node",
         [trace_no, tokenizer_no],
     ).fetchall()
     return array("q", [tokens for (tokens,) in rows])
@@ -131,6 +157,7 @@ def trace_rows(
     con: duckdb.DuckDBPyConnection, trace: PreparedTrace, rules_nos: Sequence[int], scopes: Scopes
 ) -> Iterator[list[TraceRow]]:
     """The requests of a trace in replay order, in batches; prompts[i] is under rule set rules_nos[i]."""
+    calibrated = {number for number, t in enumerate(trace.tokenizers) if t.calibration is not None}
     for start in range(0, trace.request_count, _CHUNK):
         window = [trace.trace_no, start, start + _CHUNK]
         requests = con.execute(
@@ -140,7 +167,9 @@ def trace_rows(
             window,
         ).fetchall()
         prompts = [_prompts(con, window, number) for number in rules_nos]
-        yield [_row(row, own, scopes) for row, own in zip(requests, zip(*prompts, strict=True), strict=True)]
+        yield [
+            _row(row, own, scopes, calibrated) for row, own in zip(requests, zip(*prompts, strict=True), strict=True)
+        ]
 
 
 def single_rows(
@@ -149,12 +178,14 @@ def single_rows(
     policy: Policy,
     tariff: TariffSet,
     progress: Callable[[int], None],
+    scopes: Scopes | None = None,
 ) -> Iterator[tuple[TraceRow, int | None]]:
     """The requests for one variant alone, in replay order: under the policy's body rules, with the floor in force.
 
-    The floor is None where the model is not enabled; progress: told how many more requests are done.
+    The floor is None where the model is not enabled; progress: told how many more requests are done; scopes: numbers
+    them, for who must know their names.
     """
-    for rows in trace_rows(con, trace, [trace.rules.index(policy.body_rules)], Scopes()):
+    for rows in trace_rows(con, trace, [trace.rules.index(policy.body_rules)], scopes or Scopes()):
         for row in rows:
             request = row.request
             yield row, tariff.gate(request.model, request.at_us) if request.model is not None else None
@@ -170,7 +201,7 @@ def _prompts(con: duckdb.DuckDBPyConnection, window: Sequence[int], rules_no: in
     return [Prompt(end, count, tuple(blocks), tuple(facts), *rest) for end, count, blocks, facts, *rest in rows]
 
 
-def _row(row: tuple[Any, ...], prompts: tuple[Prompt, ...], scopes: Scopes) -> TraceRow:
+def _row(row: tuple[Any, ...], prompts: tuple[Prompt, ...], scopes: Scopes, calibrated: Set[int]) -> TraceRow:
     seq, at_us, done_us, succeeded, status, principal, model, tokenizer, state, query, tokens, *billing = row
     scope = -1
     if principal is not None and model is not None and tokenizer is not None:
@@ -188,4 +219,4 @@ def _row(row: tuple[Any, ...], prompts: tuple[Prompt, ...], scopes: Scopes) -> T
         state,
         query,
     )
-    return TraceRow(request, prompts, tokens, *billing)
+    return TraceRow(request, prompts, tokenizer in calibrated, tokens, *billing)

@@ -8,11 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from cachesim.core.calibration import Calibration, scaled
 from cachesim.core.markers import MarkerFact
 from cachesim.core.model import BadLine
 from cachesim.core.policy import DEFAULT_PRESET, PRESETS, BodyRules
 from cachesim.prepare.builder import TraceBuilder
 from cachesim.prepare.tokenizers import UsedTokenizer
+from cachesim.store.calibrate import Choose, calibrate
 from cachesim.store.db import insert_frame
 
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ CREATE OR REPLACE TEMP TABLE staged_requests (
   success BOOLEAN, has_usage BOOLEAN, purpose VARCHAR, completion_window VARCHAR, batch_created_us BIGINT,
   reported_prompt_tokens BIGINT, completion_tokens BIGINT, recorded_read_tokens BIGINT, recorded_creation_5m_tokens BIGINT,
   recorded_creation_1h_tokens BIGINT, recorded_creation_24h_tokens BIGINT, recorded_cost DECIMAL(38,20), body_state VARCHAR,
-  query_marker INTEGER, tokenizer_no INTEGER);
+  query_marker INTEGER, tokenizer_no INTEGER, messages INTEGER, tools INTEGER);
 CREATE OR REPLACE TEMP TABLE staged_prompts (
   row_no BIGINT, rules_no INTEGER, end_node INTEGER, block_count INTEGER, marker_blocks INTEGER[], marker_facts INTEGER[],
   automatic INTEGER, last_user INTEGER, last_system INTEGER, last_tool INTEGER, ingress_error VARCHAR);
@@ -57,10 +59,13 @@ SELECT $trace AS trace_no, o.seq, r.file_no, r.line, r.byte_offset, r.log_format
   r.model, r.session, r.tags, r.status,
   coalesce(r.success, r.status BETWEEN 200 AND 299 AND (r.has_usage OR NOT $any_usage)) AS succeeded,
   r.purpose, r.completion_window, r.batch_created_us,
-  coalesce(r.reported_prompt_tokens, l.tokens) AS prompt_tokens, r.reported_prompt_tokens IS NULL AS prompt_estimated,
-  l.tokens AS local_tokens, r.completion_tokens, r.recorded_read_tokens, r.recorded_creation_5m_tokens,
-  r.recorded_creation_1h_tokens, r.recorded_creation_24h_tokens, r.recorded_cost, r.body_state, r.query_marker, r.tokenizer_no
-FROM staged_requests r JOIN staged_order o USING (row_no) LEFT JOIN staged_local l USING (row_no) ORDER BY o.seq
+  (l.tokens * coalesce(c.factor_e4, 10000) + 5000) // 10000 AS local_tokens,
+  coalesce(r.reported_prompt_tokens, local_tokens) AS prompt_tokens, r.reported_prompt_tokens IS NULL AS prompt_estimated,
+  r.completion_tokens, r.recorded_read_tokens, r.recorded_creation_5m_tokens,
+  r.recorded_creation_1h_tokens, r.recorded_creation_24h_tokens, r.recorded_cost, r.body_state, r.query_marker,
+  coalesce(c.tokenizer_no, r.tokenizer_no) AS tokenizer_no, r.messages, r.tools
+FROM staged_requests r JOIN staged_order o USING (row_no) LEFT JOIN staged_local l USING (row_no)
+LEFT JOIN staged_calibrated c ON c.model = r.model AND r.tokenizer_no IS NOT NULL ORDER BY o.seq
 """
 
 _PROMPTS: Final = """
@@ -103,6 +108,16 @@ class PreparedTrace:
     digests: Sequence[bytes]
     cumulative: list[array[int]]
 
+    def tokenizer_no(self, version: str, model: str) -> int | None:
+        """The number of the tokenizer that counts `model` in that version.
+
+        Factors of two models may be equal, and so their versions: a calibrated tokenizer is its model's alone.
+        """
+        for number, tokenizer in enumerate(self.tokenizers):
+            if tokenizer.version == version and tokenizer.model in (None, model):
+                return number
+        return None
+
 
 class TraceWriter:
     """Writes one trace inside the caller's transaction: `stage` while reading, then `finish`."""
@@ -135,9 +150,14 @@ class TraceWriter:
         )
 
     def finish(
-        self, digest: str, builder: TraceBuilder, inputs: Sequence[TraceInput], facts: dict[str, Any]
+        self,
+        digest: str,
+        builder: TraceBuilder,
+        inputs: Sequence[TraceInput],
+        facts: dict[str, Any],
+        choose: Choose,
     ) -> PreparedTrace:
-        """Store everything the builder knows and put the requests in replay order."""
+        """Store everything the builder knows, calibrate, and put the requests in replay order."""
         nodes, con = builder.nodes, self._con
         cumulative = builder.tokenizers.cumulative(nodes.parents)
         tokenizers = list(builder.tokenizers.used)
@@ -147,12 +167,15 @@ class TraceWriter:
         whole = builder.reader.rules.index(PRESETS[DEFAULT_PRESET].body_rules)
         con.execute(_ORDER, {"own_times": facts["synthetic_times"] == 0})
         con.execute(_LOCAL, {**parameters, "rules": whole})
+        calibrated = calibrate(con, tokenizers, choose)
+        cumulative += [_scaled(cumulative, t) for t in calibrated.tokenizers]
+        tokenizers += calibrated.tokenizers
         con.execute(_REQUESTS, {**parameters, "any_usage": facts["usage_reported"]})
         con.execute(_PROMPTS, parameters)
-        facts = {**facts, **self._order_facts(builder)}
+        facts = {**facts, **self._order_facts(builder), "not_calibrated": calibrated.left}
         self._store_head(digest, builder, inputs, tokenizers, facts)
         con.execute("DROP TABLE staged_requests; DROP TABLE staged_prompts; DROP TABLE staged_order")
-        con.execute("DROP TABLE staged_local")
+        con.execute("DROP TABLE staged_local; DROP TABLE staged_calibrated")
         return PreparedTrace(
             trace_no=self.trace_no,
             digest=digest,
@@ -227,5 +250,14 @@ class TraceWriter:
             values = [self.trace_no, number, i.name, i.bytes, i.sha256, i.log_format, i.records, i.bad_lines]
             self._con.execute("INSERT INTO trace_inputs VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
         for number, t in enumerate(tokenizers):
-            values = [self.trace_no, number, t.source, t.version, t.exact]
-            self._con.execute("INSERT INTO trace_tokenizers VALUES (?, ?, ?, ?, ?)", values)
+            calibration = t.calibration or [None] * len(Calibration._fields)
+            values = [self.trace_no, number, t.source, t.version, t.exact, t.counts_no, *calibration]
+            self._con.execute(f"INSERT INTO trace_tokenizers VALUES ({', '.join('?' * len(values))})", values)
+
+
+def _scaled(cumulative: Sequence[array[int]], tokenizer: UsedTokenizer) -> array[int]:
+    """The cumulative counts of a calibrated tokenizer, as the view v_node_tokens gives them."""
+    assert tokenizer.counts_no is not None
+    assert tokenizer.calibration is not None
+    factor_e4 = tokenizer.calibration.factor_e4
+    return array("q", [scaled(tokens, factor_e4) for tokens in cumulative[tokenizer.counts_no]])

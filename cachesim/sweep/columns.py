@@ -35,7 +35,8 @@ class Key(NamedTuple):
 class Requests:
     """Every request in replay order; times in µs UTC. key: position in `keys`; scope: number, -1 if it has none.
 
-    prompt, local: tokens or UNKNOWN; served: it succeeded, or a 2xx answer began.
+    prompt, local: tokens or UNKNOWN; served: it succeeded, or a 2xx answer began; estimated: nobody reports its prompt
+    tokens; calibrated: its counts are scaled estimates.
     """
 
     keys: list[Key]
@@ -51,6 +52,7 @@ class Requests:
     local: Ints
     completion: Ints
     estimated: Flags
+    calibrated: Flags
 
     def __len__(self) -> int:
         return len(self.at)
@@ -139,8 +141,11 @@ def read_requests(con: duckdb.DuckDBPyConnection, trace_no: int) -> Requests:
         "SELECT k.key_no, r.at_us, r.done_us, coalesce(r.batch_created_us, r.at_us) AS priced_at_us, r.succeeded, "
         "r.succeeded OR r.status BETWEEN 200 AND 299 AS served, "
         "CASE WHEN r.prompt_tokens IS NULL THEN -1 ELSE greatest(r.prompt_tokens, 0) END AS prompt_tokens, "
-        "coalesce(r.local_tokens, -1) AS local_tokens, r.completion_tokens, r.prompt_estimated "
-        f"FROM requests r JOIN sweep_keys k ON {same} WHERE r.trace_no = ? ORDER BY r.seq",
+        "coalesce(r.local_tokens, -1) AS local_tokens, r.completion_tokens, r.prompt_estimated, "
+        "t.factor_e4 IS NOT NULL AS calibrated "
+        f"FROM requests r JOIN sweep_keys k ON {same} "
+        "LEFT JOIN trace_tokenizers t ON t.trace_no = r.trace_no AND t.tokenizer_no = r.tokenizer_no "
+        "WHERE r.trace_no = ? ORDER BY r.seq",
         trace_no,
     )
     con.execute("DROP TABLE sweep_keys")
@@ -166,6 +171,7 @@ def read_requests(con: duckdb.DuckDBPyConnection, trace_no: int) -> Requests:
         local=found["local_tokens"].astype(np.int64),
         completion=found["completion_tokens"].astype(np.int64),
         estimated=found["prompt_estimated"].astype(bool),
+        calibrated=found["calibrated"].astype(bool),
     )
 
 
@@ -177,7 +183,7 @@ def read_forest(con: duckdb.DuckDBPyConnection, trace_no: int, tokenizers: int) 
     cumulative = [
         _fetch(
             con,
-            "SELECT cumulative_tokens FROM node_tokens WHERE trace_no = ? AND tokenizer_no = ? ORDER BY node",
+            "SELECT cumulative_tokens FROM v_node_tokens WHERE trace_no = ? AND tokenizer_no = ? ORDER BY node",
             trace_no,
             number,
         )["cumulative_tokens"]

@@ -203,6 +203,7 @@ class Engine:
             requests.at[asked],
             timing.done,
             np.maximum(requests.prompt[asked], 0),
+            requests.calibrated[asked].astype(np.int64),
             requests.succeeded[asked].astype(np.int64),
             timing.commits,
             self.groups.of[asked],
@@ -212,8 +213,8 @@ class Engine:
             marks = slice(*layout.mark_from[[first, end]])
             looks = slice(*layout.look_from[[first, end]])
             own = [column[first:end] for column in columns]
-            groups = int(own[5].min()), int(own[5].max()) + 1
-            own[5] = own[5] - groups[0]
+            groups = int(own[6].min()), int(own[6].max()) + 1
+            own[6] = own[6] - groups[0]
             base = int(layout.mark_entry[marks].min())
             entries = int(layout.mark_entry[marks].max()) + 1 - base
             events = timing.events[cut]

@@ -12,8 +12,9 @@ import msgspec
 
 from cachesim.core.model import BadLine
 from cachesim.errors import InputError, UsageError
+from cachesim.trace.containers import Container, Rows
 from cachesim.trace.formats import FORMATS, Format
-from cachesim.trace.formats.base import DECODE_ERRORS, Row
+from cachesim.trace.formats.base import DECODE_ERRORS, Join, Row
 from cachesim.trace.open import MAX_LINE_BYTES, Line, Progress, Source
 
 SAMPLE_ROWS: Final = 20
@@ -23,22 +24,22 @@ SEARCH_BYTES: Final = 4 << 20
 
 _SHORT_BYTES: Final = 1024
 _members: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_elements: Final = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 @dataclass(slots=True)
 class LogFile:
-    """A source and its format, None where nothing in it is a record; is_answers: it holds the format's answers."""
+    """A source and its format, None where nothing in it is a record; join: how it is read where it holds answers."""
 
     source: Source
+    container: Container | None
     format: Format | None
-    is_answers: bool
+    join: Join | None
     started: Iterator[Line | BadLine] | None
 
     def items(self, progress: Progress | None = None) -> Iterator[Line | BadLine]:
-        """All lines from the start; of a pipe, once."""
+        """All rows from the start; of a pipe, once."""
         if self.started is None:
-            return self.source.lines(progress)
+            return iter(Rows(self.source, progress, self.container))
         started, self.started = self.started, None
         return started
 
@@ -57,18 +58,38 @@ def identify(source: Source, forced: Format | None = None, progress: Progress | 
 
     Raises InputError where the content is JSON, but of no known format.
     """
-    stream = source.lines(None if source.rereadable else progress)
-    items, rows = _sample(stream)
-    found = forced
-    if found is None:
-        found = _matching(rows, FORMATS.values()) if rows else _document_format(source, items, stream)
-        if found is None and rows:
-            _refuse(source, "its rows match no known format")
-    is_answers = found is not None and found.join is not None and 2 * sum(map(found.join.is_answer, rows)) > len(rows)
+    wanted = list(FORMATS.values()) if forced is None else [forced]
+    stream, items, rows = _first_rows(source, wanted, progress)
+    is_lines = stream.container is Container.LINES
+    found = forced or _matching(rows, wanted)
+    if found is None and is_lines and not rows:
+        found = _document_format(source, items, stream)
+    elif found is None and rows:
+        _refuse(source, "its rows match no known format" + ("" if is_lines else f" (read as {stream.container})"))
+    if found is not None and found.kind == "document" and not is_lines:
+        _refuse(source, f"{stream.container}, but {found.name} is one document a file; store each in a file of its own")
+    join = next((join for join in found.joins if join.matches(rows)), None) if found is not None else None
     if source.rereadable:
         stream.close()
-        return LogFile(source, found, is_answers, None)
-    return LogFile(source, found, is_answers, chain(items, stream))
+        return LogFile(source, stream.container, found, join, None)
+    return LogFile(source, stream.container, found, join, chain(items, stream))
+
+
+def _first_rows(
+    source: Source, wanted: Sequence[Format], progress: Progress | None
+) -> tuple[Rows, list[Line | BadLine], list[Row]]:
+    """The rows as the file begins, or as lines where only they are of a wanted format: a line may look like more."""
+    stream = Rows(source, None if source.rereadable else progress)
+    items, rows = _sample(stream)
+    if stream.container is Container.LINES or not source.rereadable or _matching(rows, wanted):
+        return stream, items, rows
+    lines = Rows(source, None, Container.LINES)
+    other_items, other_rows = _sample(lines)
+    if _matching(other_rows, wanted):
+        stream.close()
+        return lines, other_items, other_rows
+    lines.close()
+    return stream, items, rows
 
 
 def join_lines(items: Iterable[Line | BadLine]) -> bytes | BadLine:
@@ -81,7 +102,7 @@ def join_lines(items: Iterable[Line | BadLine]) -> bytes | BadLine:
     return b"".join(lines)
 
 
-def _sample(stream: Iterator[Line | BadLine]) -> tuple[list[Line | BadLine], list[Row]]:
+def _sample(stream: Iterable[Line | BadLine]) -> tuple[list[Line | BadLine], list[Row]]:
     """The first items and those of them that are JSON objects."""
     items: list[Line | BadLine] = []
     rows: list[Row] = []
@@ -99,10 +120,10 @@ def _sample(stream: Iterator[Line | BadLine]) -> tuple[list[Line | BadLine], lis
     return items, rows
 
 
-def _document_format(source: Source, items: list[Line | BadLine], stream: Iterator[Line | BadLine]) -> Format | None:
+def _document_format(source: Source, items: list[Line | BadLine], stream: Iterable[Line | BadLine]) -> Format | None:
     """The format of a file without a row of its own, if it is one JSON document; extends `items` by what it reads."""
     text = b"".join(item[2] for item in items if not isinstance(item, BadLine))
-    if text.lstrip()[:1] not in (b"{", b"["):
+    if text.lstrip()[:1] != b"{":
         return None
     size = len(text)
     for item in stream:
@@ -111,13 +132,11 @@ def _document_format(source: Source, items: list[Line | BadLine], stream: Iterat
         if size > MAX_LINE_BYTES:
             return None
     document = join_lines(items)
-    if isinstance(document, BadLine):
+    row = None if isinstance(document, BadLine) else _row(document)
+    if not row:
         return None
-    rows = _elements_of(document) if text.lstrip()[:1] == b"[" else [row] if (row := _row(document)) else []
-    if not rows:
-        return None
-    found = _matching(rows, FORMATS.values())
-    if found is None or (len(rows) > 1 and found.kind == "document"):
+    found = _matching([row], FORMATS.values())
+    if found is None:
         _refuse(source, "it is one JSON document of no known format")
     if found.kind == "lines":
         _refuse(source, f"it is one JSON document holding {found.name} records; put one on each line, as jq -c does")
@@ -147,16 +166,14 @@ def _row(text: bytes) -> Row | None:
         return None
 
 
-def _elements_of(text: bytes) -> list[Row]:
-    try:
-        elements = _elements.decode(text)
-    except DECODE_ERRORS:
-        return []
-    return [row for element in elements[:SAMPLE_ROWS] if (row := _row(bytes(element))) is not None]
-
-
 def _shallow(value: msgspec.Raw) -> Any:
+    """A member; of an object, or of the text of one as CSV has it, the members, uninterpreted."""
     view = memoryview(value)
     if bytes(view[:1]) == b"{":
         return _members.decode(view)
+    if bytes(view[:2]) == b'"{':
+        try:
+            return _members.decode(msgspec.json.decode(view, type=str))
+        except DECODE_ERRORS:
+            return ""
     return msgspec.json.decode(view) if len(view) < _SHORT_BYTES else value

@@ -71,17 +71,29 @@ class Source:
         A byte order mark is left out (the first line's offset is then 3). Damage ends the file with one BadLine.
         Raises InputError where the file cannot be opened or read, or a pipe is read a second time.
         """
+        with self.content(progress) as data:
+            yield from self.lines_of(data, max_line_bytes)
+
+    @contextmanager
+    def content(self, progress: Progress | None = None) -> Iterator[LogBytes]:
+        """The decompressed bytes; when it ends without an error, `size` and `sha256` are known.
+
+        Raises InputError where the file cannot be opened or read, or a pipe is read a second time.
+        """
         with self._open() as read, LogBytes(read, self.name, progress) as data:
-            kind = _not_text(data.head)
-            if kind is not None:
-                reason, message = kind
-                self.size, self.sha256 = data.finish()
-                yield BadLine(self.file_no, 1, 0, reason, message, self.sha256)
-                return
-            stream = io.BufferedReader(data, 1 << 20)
-            offset = len(stream.read(len(_BOM))) if data.head.startswith(_BOM) else 0
-            yield from self._split(stream.readline, offset, data, max_line_bytes)
+            yield data
             self.size, self.sha256 = data.finish()
+
+    def lines_of(self, data: LogBytes, max_line_bytes: int = MAX_LINE_BYTES) -> Iterator[Line | BadLine]:
+        """The lines of content that nothing was read of yet."""
+        kind = _not_text(data.head)
+        if kind is not None:
+            reason, message = kind
+            _, digest = data.finish()
+            yield BadLine(self.file_no, 1, 0, reason, message, digest)
+            return
+        stream, offset = text_of(data)
+        yield from self._split(stream.readline, offset, data, max_line_bytes)
 
     def _split(
         self, readline: Callable[[int], bytes], offset: int, data: LogBytes, limit: int
@@ -144,6 +156,12 @@ def find_sources(arguments: Iterable[str]) -> tuple[list[Source], list[str]]:
             seen[key] = name
             sources.append(Source(len(sources), utf8_name(name), path))
     return sources, remarks
+
+
+def text_of(data: LogBytes) -> tuple[io.BufferedReader[LogBytes], int]:
+    """The content as a stream from behind a byte order mark, and the offset of its first byte."""
+    stream = io.BufferedReader(data, 1 << 20)
+    return stream, len(stream.read(len(_BOM))) if data.head.startswith(_BOM) else 0
 
 
 def utf8_name(name: str) -> str:
@@ -209,8 +227,9 @@ def _not_text(head: bytes) -> tuple[str, str] | None:
     for magic, kind in _NOT_TEXT.items():
         if head.startswith(magic):
             return "binary", f"{kind}, {advice}, plain or compressed with gzip or zstd; convert the file"
-    if head.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in (head[:1], head[1:2]):
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")) or (b"\0" in head[:2] and any(head[:4])):
         return "utf16", f"text in UTF-16 or UTF-32, {advice}; convert the file, for example with iconv"
-    if b"\0" in head:
+    if b"\0" in head and not head.lstrip().startswith((b"{", b"[")):
         return "binary", f"binary data, {advice}; check that this is the log"
+    # JSON with a NUL in it: a crash leaves blocks of zeros in a file, which cost the lines they are in.
     return None

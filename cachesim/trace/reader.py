@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -14,7 +13,15 @@ from cachesim.core.model import BadLine, LogRecord
 from cachesim.errors import UsageError
 from cachesim.trace.detect import LogFile, identify, join_lines, named_format
 from cachesim.trace.formats import Format
-from cachesim.trace.formats.base import DECODE_ERRORS, KEY_PREFIX, Answer, KnownPrefix, explain
+from cachesim.trace.formats.base import (
+    DECODE_ERRORS,
+    KEY_PREFIX,
+    Join,
+    KnownPrefix,
+    NotARequest,
+    bad_line,
+    explain,
+)
 from cachesim.trace.open import Line, Progress, Source
 
 DEFAULT_PRINCIPAL: Final = "default"
@@ -48,7 +55,8 @@ class FileFacts:
     records: delivered; filtered: left out by since/until; bad: reason -> bad lines; first/last: earliest and latest
     arrival; out_of_order: records that arrived before the record above them; unscoped: without principal;
     default_principal, synthetic_times, without_duration: records completed by assumption, or incomplete;
-    answers: rows of a file of answers; answered: records that got theirs.
+    answers: rows of a file of answers; answered: records that got theirs; unanswered: those of a format with answers
+    that got none and hold none; left_out: reason -> rows that are no requests to a provider.
     """
 
     name: str
@@ -56,6 +64,7 @@ class FileFacts:
     records: int = 0
     filtered: int = 0
     bad: Counter[str] = field(default_factory=Counter)
+    left_out: Counter[str] = field(default_factory=Counter)
     first_at_us: int | None = None
     last_at_us: int | None = None
     out_of_order: int = 0
@@ -65,6 +74,7 @@ class FileFacts:
     synthetic_times: int = 0
     answers: int = 0
     answered: int = 0
+    unanswered: int = 0
 
     @property
     def bad_lines(self) -> int:
@@ -82,13 +92,20 @@ class ReadFacts:
     """Facts per file, in the order of the sources, complete when reading has ended.
 
     usage_reported: any record of the log carries usage, be it outside since/until; default_principal: the name that
-    was used; unmatched_answers: answers that no record asked for.
+    was used; unmatched_answers: answers that no record asked for; only_answers: why there are no records, where every
+    file holds answers.
     """
 
     files: list[FileFacts] = field(default_factory=list)
     usage_reported: bool = False
     default_principal: str | None = None
     unmatched_answers: int = 0
+    only_answers: str | None = None
+
+    @property
+    def left_out(self) -> Counter[str]:
+        """Rows that are no requests to a provider, by reason, of all files."""
+        return sum((file.left_out for file in self.files), Counter())
 
 
 def read_records(
@@ -117,6 +134,8 @@ def read_records(
             )
     facts = ReadFacts() if facts is None else facts
     facts.files[:] = [FileFacts(file.source.name, file.format.name if file.format else None) for file in files]
+    joins = [file.join for file in files]
+    facts.only_answers = joins[-1].alone if all(joins) and joins[-1] is not None else None
     return _Reading(files, options, progress, facts, known).run()
 
 
@@ -136,21 +155,25 @@ class _Reading:
         self.progress = progress
         self.known = known
         self.facts = facts
-        self.answers: dict[str, Answer] = {}
-        self.used_answers: set[str] = set()
-        self.joins = False
+        self.answers: dict[tuple[str, str], dict[str, Any]] = {}
+        self.used_answers: set[tuple[str, str]] = set()
+        self.joins = ""
         self.synthetic = 0
         self.principal: str | None = None
         self.previous_us = 0
 
     def run(self) -> Iterator[LogRecord | BadLine]:
         numbered = list(zip(self.files, self.facts.files, strict=True))
+        joins = list(
+            dict.fromkeys(join for file in self.files if file.format is not None for join in file.format.joins)
+        )
+        for join in joins:
+            for file, facts in numbered:
+                if file.join is join:
+                    yield from self._take_answers(file, join, facts)
         for file, facts in numbered:
-            if file.is_answers:
-                yield from self._take_answers(file, facts)
-        for file, facts in numbered:
-            if not file.is_answers:
-                self.joins = file.format is not None and file.format.join is not None
+            if file.join is None:
+                self.joins = file.format.name if file.format is not None and file.format.joins else ""
                 self.principal = self._default_principal(file.format)
                 self.previous_us = 0
                 yield from self._records(file, facts)
@@ -161,21 +184,20 @@ class _Reading:
             return DEFAULT_PRINCIPAL
         return self.options.principal
 
-    def _take_answers(self, file: LogFile, facts: FileFacts) -> Iterator[BadLine]:
+    def _take_answers(self, file: LogFile, join: Join, facts: FileFacts) -> Iterator[BadLine]:
         assert file.format is not None
-        assert file.format.join is not None
         for item in file.items(self.progress):
             if isinstance(item, BadLine):
                 yield _counted(item, facts)
                 continue
             try:
-                answer = file.format.join.decode(item[2])
+                answer = join.decode(item[2])
             except DECODE_ERRORS as error:
                 if not item[2].isspace():
                     yield _counted(_bad_line(item, file.source.file_no, error), facts)
                 continue
-            self.answers[answer.id] = answer
-            self.facts.usage_reported |= answer.usage is not None
+            self.answers.setdefault((file.format.name, answer.id), {}).update(answer.says)
+            self.facts.usage_reported |= answer.says.get("usage") is not None
             facts.answers += 1
 
     def _records(self, file: LogFile, facts: FileFacts) -> Iterator[LogRecord | BadLine]:
@@ -209,6 +231,9 @@ class _Reading:
                 if not line.isspace():
                     yield _bad_line(item, file_no, error)
                 continue
+            except NotARequest as other:
+                facts.left_out[other.reason] += 1
+                continue
             if self._complete(record, facts):
                 yield record
             elif record.at_us is None:
@@ -221,11 +246,13 @@ class _Reading:
             yield document
             return
         try:
-            for record in format_.decode_document(document, file.source.file_no):
-                if self._complete(record, facts):
-                    yield record
-                elif record.at_us is None:
-                    yield _missing_time(record, record.body or b"")
+            for item in format_.decode_document(document, file.source.file_no):
+                if isinstance(item, NotARequest):
+                    facts.left_out[item.reason] += 1
+                elif isinstance(item, BadLine) or self._complete(item, facts):
+                    yield item
+                elif item.at_us is None:
+                    yield _missing_time(item, item.body or b"")
         except DECODE_ERRORS as error:
             if not document.isspace():
                 yield _bad_line((1, 0, document), file.source.file_no, error)
@@ -249,7 +276,7 @@ class _Reading:
             return False
         if record.id is None:
             record.id = f"{facts.name}:{record.line}"
-        elif self.joins and self.answers:
+        elif self.joins:
             self._answer(record, facts)
         self._scope(record, facts)
         facts.records += 1
@@ -278,11 +305,15 @@ class _Reading:
             facts.unscoped += 1
 
     def _answer(self, record: LogRecord, facts: FileFacts) -> None:
-        answer = self.answers.get(record.id or "")
+        key = (self.joins, record.id or "")
+        answer = self.answers.get(key)
         if answer is not None:
-            record.status, record.usage = answer.status, answer.usage
-            self.used_answers.add(answer.id)
+            for name, value in answer.items():
+                setattr(record, name, value)
+            self.used_answers.add(key)
             facts.answered += 1
+        elif record.usage is None and record.duration_us is None:
+            facts.unanswered += 1
 
 
 def _nothing_but_bad_lines(file: LogFile, progress: Progress | None) -> Iterator[LogRecord | BadLine]:
@@ -321,9 +352,7 @@ def _bad_line(line: Line, file_no: int, error: Exception) -> BadLine:
 
 
 def _bad(line: Line, file_no: int, reason: str, message: str) -> BadLine:
-    number, offset, raw = line
-    raw = raw.rstrip(b"\r\n")
-    return BadLine(file_no, number, offset, reason, message, hashlib.sha256(raw).hexdigest(), raw)
+    return bad_line(file_no, *line, reason, message)
 
 
 def _counted(item: BadLine, facts: FileFacts) -> BadLine:

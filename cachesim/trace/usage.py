@@ -1,7 +1,8 @@
 """Reported token usage of any provider in one normal form, told apart by the shape of the object, never by vendor.
 
 Two conventions exist: the input count *includes* what was read from and written to the cache (`prompt_tokens`, the
-Responses API, Cohere), or it *excludes* both (Anthropic, Bedrock) and the prompt is the sum of the three.
+Responses API, Cohere), or it *excludes* both (Anthropic, Bedrock) and the prompt is the sum of the three. Langfuse and
+Inspect pass on either; there the total that they keep beside the parts decides.
 """
 
 from __future__ import annotations
@@ -15,6 +16,27 @@ Fields: TypeAlias = Mapping[str, Any]
 
 MAX_TOKENS: Final = 2**53
 """Larger counts are no token counts (and would not survive a JSON round trip elsewhere): treated as not reported."""
+
+_READ_BUCKETS: Final = (
+    "input_cached_tokens",
+    "cache_read_input_tokens",
+    "input_cache_read",
+    "input_tokens_cache_read",
+)
+_WRITE_BUCKETS: Final = (
+    "cache_creation_input_tokens",
+    "input_cache_creation",
+    "input_cache_write",
+    "input_tokens_cache_write",
+)
+_TIERED_BUCKETS: Final = ("input_cache_creation_5m", "input_cache_creation_1h")
+_INPUT_BUCKETS: Final = frozenset({"input_tokens", *_READ_BUCKETS, *_WRITE_BUCKETS, *_TIERED_BUCKETS})
+_BUCKET_NAMES: Final = {"input", *_INPUT_BUCKETS} - {
+    "input_tokens",
+    "cache_read_input_tokens",
+    "cache_creation_input_tokens",
+}
+"""Names that only such usage has; the three left out are Anthropic's own."""
 
 _NONE: Final[Fields] = {}
 _NOTHING: Final = Usage()
@@ -44,6 +66,8 @@ def normalise(usage: Fields) -> Usage:
     """
     if "prompt_tokens" in usage or "prompt_cache_hit_tokens" in usage:
         return _chat(usage)
+    if not _BUCKET_NAMES.isdisjoint(usage):
+        return _buckets(usage)
     if "input_tokens" in usage:
         details = _fields(usage, "input_tokens_details") or _fields(usage, "input_token_details")
         return _responses(usage, details) if details else _messages(usage)
@@ -74,7 +98,8 @@ def _chat(usage: Fields) -> Usage:
         _count(usage, "cache_read_input_tokens"),
         _count(usage, "num_cached_tokens"),
     )
-    writes = _writes(usage, _first(_count(details, "cache_write_tokens"), _count(details, "cache_creation_tokens")))
+    written = _first(_count(details, "cache_write_tokens"), _count(details, "cache_creation_tokens"))
+    writes = _writes(usage, written, _fields(details, "cache_creation_token_details"))
     return Usage(prompt, _count(usage, "completion_tokens"), read, *writes)
 
 
@@ -112,11 +137,42 @@ def _cohere(usage: Fields, tokens: Fields) -> Usage:
     return Usage(_count(tokens, "input_tokens"), _count(tokens, "output_tokens"), _count(usage, "cached_tokens"))
 
 
-def _writes(usage: Fields, total: int | None) -> _Writes:
-    """Writes by lifetime; `total` where the shape has its own untiered field, else Anthropic's."""
+def _buckets(usage: Fields) -> Usage:
+    """Langfuse's usage details and Inspect's usage: a count per kind of token, kinds added up or one inside another.
+
+    The prompt is what the total leaves beside the output, if there is room in it for what was read and written. With
+    input 100, of which 90 were read, and output 5, the total says 105 where `input` includes the read ones, and 195
+    where it excludes them. Without a total the kinds are added up, as Langfuse does.
+    """
+    read = _first(*(_count(usage, name) for name in _READ_BUCKETS))
+    written = _first(*(_count(usage, name) for name in _WRITE_BUCKETS))
+    write_5m, write_1h = _count(usage, "input_cache_creation_5m"), _count(usage, "input_cache_creation_1h")
+    writes = _NO_WRITES if written is write_5m is write_1h is None else _split(written, write_5m, write_1h, None)
+    uncached = _and_kinds(usage, "input", _INPUT_BUCKETS)
+    prompt = _sum(uncached, read, writes)
+    output = _first(_count(usage, "output"), _count(usage, "output_tokens"))
+    completion = _and_kinds(usage, "output", frozenset({"output_tokens"}))
+    total = _first(_count(usage, "total"), _count(usage, "total_tokens"))
+    if total is not None and prompt is not None:
+        if output is not None and total - output in (uncached, prompt):  # the kinds of output stand inside it
+            completion = output
+        if total - (completion or 0) >= (read or 0) + writes.total:
+            prompt = total - (completion or 0)
+    return Usage(prompt, completion, read, *writes)
+
+
+def _and_kinds(usage: Fields, name: str, known: frozenset[str]) -> int | None:
+    """A count, also called `<name>_tokens`, with further kinds of it such as `<name>_audio_tokens`."""
+    own = _first(_count(usage, name), _count(usage, name + "_tokens"))
+    kinds = (kind for kind in usage if kind.startswith(name + "_") and kind not in known)
+    return None if own is None else own + sum(_count(usage, kind) or 0 for kind in kinds)
+
+
+def _writes(usage: Fields, total: int | None, tiers: Fields = _NONE) -> _Writes:
+    """Writes by lifetime; `total` where the shape has its own untiered field, else Anthropic's; `tiers` likewise."""
     if total is None:
         total = _count(usage, "cache_creation_input_tokens")
-    tiers = _fields(usage, "cache_creation")
+    tiers = tiers or _fields(usage, "cache_creation")
     if not tiers:
         return _NO_WRITES if total is None else _split(total, None, None, None)
     return _split(

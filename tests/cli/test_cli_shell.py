@@ -99,6 +99,22 @@ def test_every_help_has_examples_that_exist(run: Run, command: str) -> None:
         (["report", "--by", "modle", "--db", "DB"], "did you mean model"),
         (["report", "--sort", "chraged", "--db", "DB"], "did you mean charged"),
         (["report", "--since", "yesterday", "--db", "DB"], "--since 'yesterday'"),
+        (["report", "--since", "2026-01-02", "--until", "2026-01-01", "--db", "DB"], "begins after it ends"),
+        (["report", "--model", "aa", "--db", "DB"], "--model 'aa': not in this run's log, did you mean a?"),
+        (
+            ["report", "--principal", "nobody", "--db", "DB"],
+            "--principal 'nobody': not in this run's log, which has acme, p",
+        ),
+        (
+            ["compare", "--period", "2026-01-02..2026-01-01", "--period", "2026-01-01..2026-01-02", "--db", "DB"],
+            "--period 2026-01-02..2026-01-01: a period that begins after it ends",
+        ),
+        (
+            ["compare", "--period", "2026-01-01..2026-01-01", "--period", "2026-01-01..", "--db", "DB"],
+            "ends where it begins",
+        ),
+        (["compare", "--run", "1", "--run", "2", "--model", "nope", "--db", "DB"], "--model 'nope': not in this run's"),
+        (["replay", "log.jsonl", "--since", "2026-01-02", "--until", "2026-01-01"], "begins after it ends"),
         (["report", "--timezone", "Europe/Berln", "--db", "DB"], "Europe/Berlin"),
         (["report", "--by", "request,model", "--db", "DB"], "cannot be combined"),
         (["report", "--run", "9", "--db", "DB"], "cachesim runs"),

@@ -111,14 +111,26 @@ def test_lists_by_name_and_by_time_share_a_table(log: Path, capsys: pytest.Captu
     assert frame["cohort"].to_list() == ["beta", "acme", "2026-03-01"]
 
 
-def test_a_continued_run_has_no_account_of_its_writes(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_continued_run_follows_its_writes_as_long_as_the_other_is_known(
+    log: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     replay(capsys)
-    Path("more.jsonl").write_text(record(180, "beta", "something else") + "\n")
+    # beta reads at minute 121 what it wrote at 120, writes 2 tokens, and is back when they are gone
+    other = " ".join(["other"] * 100)
+    more = [record(121, "beta", other), record(122, "beta", "something else"), record(180, "beta", "good bye")]
+    Path("more.jsonl").write_text("\n".join(more) + "\n")
     options = ["--tariff", "tariff.toml", "--tokenizer", str(WORDS), "--continue", "latest"]
     assert run(capsys, "replay", "more.jsonl", *options)[0] == 0
     code, out, _ = run(capsys, "losers")
     assert code == 0
-    assert "dead writes: not counted, this run continued the index of another" in out
+    assert "dead writes: 1 were never read, 50.0 % of the tokens written" in out
+    assert run(capsys, "runs", "delete", "1", "--yes")[0] == 0
+    code, out, _ = run(capsys, "losers")
+    assert code == 0
+    assert "dead writes: not counted, this run continued the index of another that is gone" in out
+    code, out, err = run(capsys, "index")
+    assert (code, out, err.count("\n")) == (3, "", 1)
+    assert "is not in the database any more; replay both logs again" in err
 
 
 def test_without_a_single_price_there_is_no_answer(log: Path, capsys: pytest.CaptureFixture[str]) -> None:

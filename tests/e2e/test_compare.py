@@ -243,7 +243,7 @@ def test_every_form_has_the_same_rows(log: Cli, tmp_path: Path) -> None:
     assert len(csv) == 1 + len(rows)
     assert log(*args, "--format", "parquet", "--output", "c.parquet").code == 0
     frame = pl.read_parquet(tmp_path / "c.parquet")
-    assert frame["charged"].to_list() == [row["charged"] for row in rows]
+    assert frame["charged"].to_list() == [Decimal(row["charged"]) for row in rows]
     assert len(log(*args, "--format", "md").out.splitlines()) == 2 + len(rows)
 
 

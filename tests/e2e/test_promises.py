@@ -140,3 +140,12 @@ def test_a_recorded_creation_without_a_lifetime_is_an_assumption(cli: Cli, optio
     (tmp_path / "log.jsonl").write_bytes(lines([request(0, usage=recorded)]))
     codes = [assumption["code"] for assumption in cli(*options).json()["assumptions"]]
     assert "recorded_writes_assumed_5m" in codes
+
+
+def test_a_tokenizer_that_is_not_there_is_a_line_of_the_configuration(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "log.jsonl").write_bytes(lines([{"at": 1772355605, "principal": "p", "body": body(("user", "hi"))}]))
+    (tmp_path / "cachesim.toml").write_text('# mine\n[models."m"]\ntokenizer = "gone/tokenizer.json"\n')
+    done = cli("replay", "log.jsonl")
+    assert (done.code, done.out) == (78, "")
+    assert done.err.startswith("cachesim: cachesim.toml:3: tokenizer gone/tokenizer.json: no such file or directory;")
+    assert cli("replay", "log.jsonl", "--tokenizer", "m=gone.json").code == 2  # an option is no configuration

@@ -58,5 +58,5 @@ def test_cassettes(cli: Cli, real_data: RealData) -> None:
     assert (seconds[0], seconds[-1]) == ("2026-01-01T00:00:00Z", "2026-01-01T00:02:10Z")
     assert sum(row["outcome"] in ("read", "create", "read_and_create") for row in mine) > 10
     checked = cli("check", path, *times, "--format", "json").json()
-    assert sum(model["requests"] for model in checked["models"]) == 131
-    assert sum(model["marked"] for model in checked["models"]) >= 20
+    assert sum(model["requests"] for model in checked["rows"]) == 131
+    assert sum(model["marked"] for model in checked["rows"]) >= 20

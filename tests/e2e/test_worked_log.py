@@ -291,11 +291,11 @@ def test_problems_and_estimates_are_counted(both: Cli) -> None:
     }
     checked = both("check", "log.jsonl", "--format", "json").json()
     assert [checked["facts"][k] for k in ("duplicates", "repeated_ids", "unscoped")] == [1, 1, 1]
-    assert json.dumps(checked["models"]) == json.dumps(
+    assert json.dumps(checked["rows"]) == json.dumps(
         [
-            {"model": "m", "requests": 13, "principals": 2, "sessions": 1, "failed": 1, "parsed": 13,
+            {"model": "m", "requests": 13, "requests_failed": 1, "principals": 2, "sessions": 1, "parsed": 13,
              "not_cacheable": 0, "unparseable": 0, "marked": 11, "with_usage": 12, "reported_prompt_tokens": 143},
-            {"model": "n", "requests": 1, "principals": 1, "sessions": 0, "failed": 0, "parsed": 1,
+            {"model": "n", "requests": 1, "requests_failed": 0, "principals": 1, "sessions": 0, "parsed": 1,
              "not_cacheable": 0, "unparseable": 0, "marked": 1, "with_usage": 1, "reported_prompt_tokens": 8},
         ]
     )  # fmt: skip
@@ -326,7 +326,7 @@ def test_other_formats_hold_the_same_rows(both: Cli, tmp_path: Path) -> None:
                       for k, v in row.items()} for row in rows]  # fmt: skip
     assert both("report", "--by", "request", "--format", "parquet", "-o", "rows.parquet").code == 0
     frame = pl.read_parquet(tmp_path / "rows.parquet")
-    assert frame["charged"].to_list() == [row["charged"] for row in rows]
+    assert frame["charged"].to_list() == [row["charged"] and Decimal(row["charged"]) for row in rows]
     markdown = both("report", "--by", "request", "--format", "md").out.splitlines()
     assert len(markdown) == 2 + len(rows)
 

@@ -71,7 +71,11 @@ def fill(
     con.execute(
         "INSERT INTO trace_inputs VALUES (?, 0, ?, 1234, 'c0ffee', 'cachesim', ?, 0)", [run_no, file, len(requests)]
     )
-    con.execute("INSERT INTO trace_tokenizers VALUES (?, 0, 'tokenizer.json', 'v1', ?)", [run_no, exact])
+    con.execute(
+        "INSERT INTO trace_tokenizers (trace_no, tokenizer_no, source, version, exact)"
+        " VALUES (?, 0, 'tokenizer.json', 'v1', ?)",
+        [run_no, exact],
+    )
     con.execute(
         "INSERT INTO runs (run_no, digest, trace_no, created_at, cachesim_version, options, assumptions, problems)"
         " VALUES (?, ?, ?, TIMESTAMP '2026-02-03 04:05:06', '0.1.0', '{}', ?, ?)",

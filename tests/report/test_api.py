@@ -127,6 +127,8 @@ def test_a_stored_sweep_has_a_row_per_variant(path: str) -> None:
         sweep = database.sweep()
         frame = sweep.frame(by=["model"])
         assert database.run().run_no == 1
+    with pytest.raises(UsageError, match="closed"):
+        sweep.frame(by=["model"])
     assert frame.to_dicts() == rows
     assert frame["floor"].to_list() == [None, 512, None]
     assert frame["change"].to_list() == [0, Decimal("-0.36"), None]
@@ -178,3 +180,12 @@ def test_the_docstrings_name_every_column(path: str) -> None:
         assert set(names) - words(text) == set()
     lead = {"run", "variant", "kind", "policy", "tariff", "markers", "floor", "ttl", "walk_back", "window"}
     assert figures - lead == set(api.columns()["column"])
+
+
+def test_after_close_everything_says_so(database: api.Database) -> None:
+    run = database.run()
+    database.close()
+    database.close()  # twice is no mistake
+    for ask in (database.runs, database.run, database.sweep, run.frame, run.requests, lambda: run.sweep(floors=[512])):
+        with pytest.raises(UsageError, match=r"runs\.duckdb: closed; .*open it again"):
+            ask()

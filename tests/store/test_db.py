@@ -110,6 +110,17 @@ def test_another_programs_database_is_left_alone(tmp_path: Path) -> None:
         assert con.execute("SHOW TABLES").fetchall() == [("invoices",)]
 
 
+# Takes away what version 3 added to the schema.
+TO_VERSION_2 = """
+DROP VIEW v_node_tokens; DROP TABLE sensitivity;
+ALTER TABLE trace_tokenizers DROP COLUMN counts_no; ALTER TABLE trace_tokenizers DROP COLUMN model;
+ALTER TABLE trace_tokenizers DROP COLUMN factor_e4; ALTER TABLE trace_tokenizers DROP COLUMN origin;
+ALTER TABLE trace_tokenizers DROP COLUMN fitted_requests; ALTER TABLE trace_tokenizers DROP COLUMN checked_requests;
+ALTER TABLE trace_tokenizers DROP COLUMN residual_median; ALTER TABLE trace_tokenizers DROP COLUMN residual_p95;
+ALTER TABLE requests DROP COLUMN messages; ALTER TABLE requests DROP COLUMN tools;
+"""
+
+
 def set_version(path: str, version: int) -> None:
     with db.open_database(path) as con:
         con.execute("UPDATE meta SET value = ? WHERE key = 'schema_version'", [str(version)])
@@ -294,15 +305,32 @@ def test_a_database_of_version_1_gains_what_sweeps_and_moved_counts_need(tmp_pat
     path = str(tmp_path / "old.duckdb")
     with db.open_database(path) as con:
         con.execute("DROP VIEW v_requests; DROP VIEW v_runs; DROP TABLE swept; DROP TABLE sweep_groups")
-        con.execute("DROP TABLE sensitivity")
         con.execute("ALTER TABLE variants DROP COLUMN ttl; ALTER TABLE unit_prices DROP COLUMN creation_custom")
         con.execute("INSERT INTO variants VALUES (1, 0, 'policy', 'p', 't', 'm', '{}', 0)")
+        con.execute(TO_VERSION_2)
     set_version(path, 1)
     with db.open_database(path, read_only=True) as con:
         assert con.execute("SELECT run_no, ttl FROM variants").fetchall() == [(1, None)]
         assert con.execute("SELECT count(*) FROM swept JOIN sweep_groups USING (run_no)").fetchone() == (0,)
         assert con.execute("SELECT creation_custom FROM unit_prices").fetchall() == []
         assert con.execute("SELECT * FROM sensitivity").fetchall() == []
+
+
+def test_a_database_of_version_2_keeps_its_counts(tmp_path: Path) -> None:
+    """Nothing in it is calibrated: every tokenizer counts itself, and the view gives its counts as they are."""
+    path = str(tmp_path / "old.duckdb")
+    with db.open_database(path) as con:
+        con.execute(TO_VERSION_2)
+        con.execute("INSERT INTO trace_tokenizers VALUES (1, 0, 'default', 'v', false), (1, 1, 'a.json', 'w', true)")
+        con.execute("INSERT INTO node_tokens VALUES (1, 0, 0, 10), (1, 0, 1, 21), (1, 1, 0, 9), (1, 1, 1, 18)")
+    set_version(path, 2)
+    with db.open_database(path, read_only=True) as con:
+        assert con.execute("SELECT tokenizer_no, cumulative_tokens FROM v_node_tokens ORDER BY ALL").fetchall() == [
+            (0, 10), (0, 21), (1, 9), (1, 18),
+        ]  # fmt: skip
+        assert con.execute("SELECT DISTINCT counts_no, model, factor_e4 FROM trace_tokenizers").fetchall() == [
+            (None, None, None)
+        ]
 
 
 @pytest.mark.parametrize("name", ["log.jsonl", "prices.csv", "notes.txt"])

@@ -231,8 +231,8 @@ def test_no_decoder_raises_anything_else(line: bytes, data: Any) -> None:
                 assert known.decode_line(line, 0, 1, 0).body is not None
             elif known.decode_document is not None:
                 assert all(record.body for record in known.decode_document(line, 0))
-            if known.join is not None:
-                assert known.join.decode(line).id is not None
+            for join in known.joins:
+                assert join.decode(line).id is not None
         except DECODE_ERRORS as error:
             explained = explain(error)
             reasons_told = all(explained)

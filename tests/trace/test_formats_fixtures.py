@@ -48,6 +48,14 @@ def test_every_format_has_fixtures() -> None:
     assert sorted(path.name for path in LOGS.iterdir()) == sorted(FORMATS)
 
 
+def test_every_format_has_a_page() -> None:
+    pages = {path.stem: path.read_text() for path in (LOGS.parents[1] / "docs" / "formats").iterdir()}
+    assert sorted(pages) == sorted(FORMATS)
+    for name, page in pages.items():
+        assert page.startswith(f"# {name}: ")
+        assert all(len(line) <= 160 for line in page.splitlines())
+
+
 @pytest.mark.parametrize("forced", [False, True], ids=["detected", "named"])
 @pytest.mark.parametrize("name", FORMATS)
 def test_fixtures(name: str, forced: bool, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,6 +69,7 @@ def test_fixtures(name: str, forced: bool, monkeypatch: pytest.MonkeyPatch) -> N
     assert [as_written(record) for record in records] == expected["records"]
     bad = [{"line": item.line, "reason": item.reason} for item in found if isinstance(item, BadLine)]
     assert bad == expected["bad_lines"]
+    assert facts.left_out == expected.get("left_out", {})
     assert len({record.digest for record in records}) == len(records)
     assert sum(file.records for file in facts.files) == len(records)
     assert sum(file.bad_lines for file in facts.files) == len(bad)

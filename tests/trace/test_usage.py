@@ -144,6 +144,87 @@ EXAMPLES: dict[str, tuple[dict[str, Any], Usage]] = {
         },
         Usage(prompt=300, completion=2, read=200, write_5m=50, write_5m_assumed=True),
     ),
+    "LiteLLM, writes by lifetime": (
+        {
+            "prompt_tokens": 311,
+            "completion_tokens": 2,
+            "prompt_tokens_details": {
+                "cached_tokens": 100,
+                "cache_creation_tokens": 200,
+                "cache_creation_token_details": {"ephemeral_5m_input_tokens": 50, "ephemeral_1h_input_tokens": 150},
+            },
+        },
+        Usage(prompt=311, completion=2, read=100, write_5m=50, write_1h=150),
+    ),
+    # kinds that add up: prompt = 86 + 17,817 = total 17,913 - 10
+    "Langfuse, input excludes what was read": (
+        {"input": 86, "input_cached_tokens": 17_817, "output": 10, "total": 17_913},
+        Usage(prompt=17_903, completion=10, read=17_817),
+    ),
+    # the read ones are inside the input: prompt = total 17,913 - 10, not 17,903 + 17,817
+    "Langfuse, input includes what was read": (
+        {"input": 17_903, "cache_read_input_tokens": 17_817, "output": 10, "total": 17_913},
+        Usage(prompt=17_903, completion=10, read=17_817),
+    ),
+    # read beside the input, written inside it: prompt = total 1,010 - 10, not 300 + 700 + 200
+    "Langfuse, input includes what was written": (
+        {
+            "input": 300,
+            "cache_read_input_tokens": 700,
+            "cache_creation_input_tokens": 200,
+            "output": 10,
+            "total": 1_010,
+        },
+        Usage(prompt=1_000, completion=10, read=700, write_5m=200, write_5m_assumed=True),
+    ),
+    # no total: prompt = 4 + 90 + 5 + 1 + 20 of audio
+    "Langfuse, writes by lifetime, without a total": (
+        {
+            "input": 4,
+            "input_cached_tokens": 90,
+            "input_cache_creation_5m": 5,
+            "input_cache_creation_1h": 1,
+            "input_audio_tokens": 20,
+            "output": 3,
+            "output_reasoning_tokens": 2,
+        },
+        Usage(prompt=120, completion=5, read=90, write_5m=5, write_1h=1),
+    ),
+    "Langfuse, writes by lifetime and altogether": (
+        {"input": 4, "cache_creation_input_tokens": 6, "input_cache_creation_5m": 6, "total": 10},
+        Usage(prompt=10, write_5m=6),
+    ),
+    # reasoning is inside the output: 100 + 40 = total, so prompt = 140 - 40
+    "Langfuse, kinds of output inside it": (
+        {"input": 100, "output": 40, "output_reasoning_tokens": 30, "total": 140},
+        Usage(prompt=100, completion=40),
+    ),
+    "Langfuse, a total that leaves no room for what was read": (
+        {"input": 10, "input_cached_tokens": 90, "output": 5, "total": 15},
+        Usage(prompt=100, completion=5, read=90),
+    ),
+    # 1,568 + 17 = total: the read ones are inside
+    "Inspect, OpenAI": (
+        {
+            "input_tokens": 1_568,
+            "output_tokens": 17,
+            "total_tokens": 1_585,
+            "input_tokens_cache_read": 1_024,
+            "reasoning_tokens": 0,
+        },
+        Usage(prompt=1_568, completion=17, read=1_024),
+    ),
+    # 4 + 17 + 1,024 + 540 = total: beside
+    "Inspect, Anthropic": (
+        {
+            "input_tokens": 4,
+            "output_tokens": 17,
+            "total_tokens": 1_585,
+            "input_tokens_cache_read": 1_024,
+            "input_tokens_cache_write": 540,
+        },
+        Usage(prompt=1_568, completion=17, read=1_024, write_5m=540, write_5m_assumed=True),
+    ),
     "a bare cached_tokens is no split": ({"prompt_tokens": 9, "cached_tokens": 5}, Usage(prompt=9)),
     "wrong values are not reported": (
         {"prompt_tokens": -1, "completion_tokens": "5", "prompt_tokens_details": {"cached_tokens": 1.5}},

@@ -21,6 +21,7 @@ from cachesim.trace.formats.base import (
     status_field,
     time_field,
 )
+from cachesim.trace.formats.fields import row_decoder
 from cachesim.trace.usage import reported
 
 
@@ -47,14 +48,14 @@ class _Line(msgspec.Struct):
     id: str | None = None
 
 
-_decode: Final = msgspec.json.Decoder(_Line).decode
+_decode: Final = row_decoder(_Line, "request", "response", "timestamp", "duration_ms", "duration")
 
 
 def decode_line(line: bytes, file_no: int, number: int, offset: int) -> LogRecord:
     """One exchange; a duration without unit counts seconds. Raises DECODE_ERRORS."""
     row = _decode(line)
     request, response = row.request, row.response or _Response()
-    usage, complete = _outcome(response.body)
+    usage, complete = outcome(response.body)
     duration = duration_us("duration_ms", row.duration_ms, 1000)
     if duration is None:
         duration = duration_us("duration", row.duration, 1_000_000)
@@ -79,7 +80,7 @@ def decode_line(line: bytes, file_no: int, number: int, offset: int) -> LogRecor
     )
 
 
-def _outcome(body: object) -> tuple[object, bool]:
+def outcome(body: object) -> tuple[object, bool]:
     """The usage of a response body, and whether the response came to its end: a stream may have been cut off."""
     if isinstance(body, dict):
         return body.get("usage"), True
@@ -119,7 +120,8 @@ def _parsed(text: str) -> dict[str, Any] | None:
 
 def _detect(row: Row) -> bool:
     request = row.get("request")
-    return isinstance(request, dict) and "body" in request
+    is_portkey = "ai_model" in row or "ai_org" in row  # its older exports have such requests too
+    return isinstance(request, dict) and "body" in request and not is_portkey
 
 
 FORMAT: Final = Format(

@@ -14,17 +14,20 @@ from urllib.parse import urlsplit
 import msgspec
 from isal import isal_zlib
 
-from cachesim.core.model import LogRecord, Usage
+from cachesim.core.model import BadLine, LogRecord
 from cachesim.trace.times import decimal_of, parse_time
 
 Row: TypeAlias = Mapping[str, Any]
 DecodeLine: TypeAlias = Callable[[bytes, int, int, int], LogRecord]
-"""(line, file_no, line number, byte offset) -> record. Raises DECODE_ERRORS."""
+"""(line, file_no, line number, byte offset) -> record. Raises DECODE_ERRORS or NotARequest."""
 KnownPrefix: TypeAlias = Callable[[bytes, int], bytes]
 """(line, where its body begins) -> the part of the body that needs no scanning, up to between two messages; or b"" """
 DecodeKnownLine: TypeAlias = Callable[[bytes, int, int, int, KnownPrefix], LogRecord]
-DecodeDocument: TypeAlias = Callable[[bytes, int], Iterator[LogRecord]]
-"""(document, file_no) -> records, numbered from 1. Raises DECODE_ERRORS."""
+DecodeDocument: TypeAlias = Callable[[bytes, int], "Iterator[LogRecord | BadLine | NotARequest]"]
+"""(document, file_no) -> its requests, and as data the parts that are none or cannot be used, numbered together from 1.
+
+Raises DECODE_ERRORS where the document as a whole is not as it should be.
+"""
 
 CHAT_PATH: Final = "/v1/chat/completions"
 MESSAGES_PATH: Final = "/v1/messages"
@@ -46,24 +49,42 @@ class BadRecord(ValueError):
         self.reason = reason
 
 
+class NotARequest(Exception):
+    """What a log holds beside requests to a provider: not an error, in no total, counted under a reason code."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+RESPONSE_CACHE: Final = "response_cache"
+"""The reason for rows that a gateway answered from its own cache of whole responses: no provider saw a request."""
+
 DECODE_ERRORS: Final = (BadRecord, msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 """All that a decoder raises for input that is not as it should be."""
 
 
 class Answer(NamedTuple):
-    """What a second kind of file says about a request: the response to the record with this id."""
+    """What a row of a second kind says about the request with this id: values of fields of its `LogRecord`."""
 
     id: str
-    status: int
-    usage: Usage | None
+    says: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Join:
-    """A second kind of file of a format: whether sample rows are of that kind, and the answer on one of its lines."""
+    """A second kind of file of a format: whether a sample row is of that kind, and the answer in one of its lines.
+
+    alone: one sentence on why such files are of no use without requests, and what to do.
+    """
 
     is_answer: Callable[[Row], bool]
     decode: Callable[[bytes], Answer]
+    alone: str
+
+    def matches(self, sample: Sequence[Row]) -> bool:
+        """Whether most of the sample rows are answers of this kind."""
+        return 2 * sum(map(self.is_answer, sample)) > len(sample)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +92,8 @@ class Format:
     """A kind of log. kind "lines": one record a line, `decode_line`; "document": a whole file, `decode_document`.
 
     detect: whether a parsed row (or document) is of this format. has_times, has_principals: whether its records can
-    tell; where not, both must come from the user. join: how answers in files of their own find their requests.
+    tell; where not, both must come from the user. joins: how answers in files of their own find their requests; where
+    two kinds say the same, the later one holds. assumes: code and sentence for every run of such a log.
     decode_known_line: `decode_line` for a caller that knows the beginnings of bodies; it gives the same records.
     """
 
@@ -84,7 +106,8 @@ class Format:
     decode_document: DecodeDocument | None = None
     has_times: bool = True
     has_principals: bool = False
-    join: Join | None = None
+    joins: tuple[Join, ...] = ()
+    assumes: tuple[str, str] | None = None
 
     def matches(self, sample: Sequence[Row]) -> bool:
         """Whether most of the sample rows are of this format."""
@@ -107,6 +130,12 @@ def explain(error: Exception) -> tuple[str, str]:
         name = ".".join(names)
         return f"bad_field:{name}", f"the field {name} {'is missing' if missing else 'has the wrong type'}"
     return "not_json", f"not JSON ({error})"
+
+
+def bad_line(file_no: int, number: int, offset: int, raw: bytes, reason: str, message: str) -> BadLine:
+    """The bad line with this raw text, whose line end is not part of it."""
+    raw = raw.rstrip(b"\r\n")
+    return BadLine(file_no, number, offset, reason, message, hashlib.sha256(raw).hexdigest(), raw)
 
 
 def bad_field(name: str, problem: str) -> BadRecord:

@@ -24,8 +24,8 @@ from cachesim.trace.formats.base import (
     fingerprint,
     path_and_query,
     status_field,
-    time_field,
 )
+from cachesim.trace.formats.fields import loose_time, row_decoder
 from cachesim.trace.usage import reported
 
 
@@ -57,7 +57,7 @@ _HEAD: Final = re.compile(
     rb'(?:"[^"\\]*"|[^\s"\[\]{},\\]+|\{(?:[^{}"\\]|"[^"\\]*")*+\})\s*,)*+\s*"body"\s*:\s*(?=\{)'
 )
 _STAND_IN: Final = b'{"' + secrets.token_hex(16).encode() + b'":['
-_decode: Final = msgspec.json.Decoder(_Line).decode
+_decode: Final = row_decoder(_Line, "at", "duration_ms", "status", "success", "usage", "batch_created_at", "tags")
 
 
 def decode_line(line: bytes, file_no: int, number: int, offset: int) -> LogRecord:
@@ -99,7 +99,7 @@ def _record(row: _Line, body: bytes, line: bytes, file_no: int, number: int, off
         "cachesim",
         body,
         row.id,
-        None if row.at is None else time_field("at", row.at),
+        loose_time("at", row.at),
         duration_us("duration_ms", row.duration_ms, 1000),
         row.principal or (digest_key(row.api_key) if row.api_key else None),
         row.model,
@@ -111,7 +111,7 @@ def _record(row: _Line, body: bytes, line: bytes, file_no: int, number: int, off
         row.cost,
         row.purpose,
         row.completion_window,
-        None if row.batch_created_at is None else time_field("batch_created_at", row.batch_created_at),
+        loose_time("batch_created_at", row.batch_created_at),
         row.session,
         row.tags or {},
         fingerprint(line),
@@ -126,7 +126,8 @@ def _from_base64(text: str) -> bytes:
 
 
 def _detect(row: Row) -> bool:
-    return ("body" in row or "body_b64" in row) and "custom_id" not in row and "request" not in row
+    others = ("custom_id", "request", "correlation_id")
+    return ("body" in row or "body_b64" in row) and not any(name in row for name in others)
 
 
 FORMAT: Final = Format(

@@ -18,6 +18,7 @@ from cachesim.trace.formats.base import (
     path_and_query,
     status_field,
 )
+from cachesim.trace.formats.fields import row_decoder
 from cachesim.trace.usage import reported
 
 
@@ -43,7 +44,7 @@ class _Output(msgspec.Struct):
 
 
 _input: Final = msgspec.json.Decoder(_Input)
-_output: Final = msgspec.json.Decoder(_Output)
+_output: Final = row_decoder(_Output, "response")
 
 
 def decode_line(line: bytes, file_no: int, number: int, offset: int) -> LogRecord:
@@ -64,11 +65,12 @@ def decode_line(line: bytes, file_no: int, number: int, offset: int) -> LogRecor
 
 def decode_answer(line: bytes) -> Answer:
     """One line of a batch output or error file; without a response the request failed. Raises DECODE_ERRORS."""
-    row = _output.decode(line)
+    row = _output(line)
     if row.response is None:
-        return Answer(row.custom_id, 500, None)
+        return Answer(row.custom_id, {"status": 500, "usage": None})
     usage = reported(row.response.body.usage) if row.response.body is not None else None
-    return Answer(row.custom_id, status_field("response.status_code", row.response.status_code), usage)
+    status = status_field("response.status_code", row.response.status_code)
+    return Answer(row.custom_id, {"status": status, "usage": usage})
 
 
 def _is_input(row: Row) -> bool:
@@ -86,5 +88,5 @@ FORMAT: Final = Format(
     detect=lambda row: _is_input(row) or _is_output(row),
     decode_line=decode_line,
     has_times=False,
-    join=Join(_is_output, decode_answer),
+    joins=(Join(_is_output, decode_answer, "the output of a batch holds no requests; give its input file with it"),),
 )

@@ -20,6 +20,7 @@ from cachesim.trace.formats.base import (
     path_and_query,
     status_field,
 )
+from cachesim.trace.formats.fields import row_decoder
 from cachesim.trace.times import parse_time
 from cachesim.trace.usage import reported
 
@@ -34,7 +35,7 @@ class _Line(msgspec.Struct):
     interaction: int | None = None
 
 
-_decode: Final = msgspec.json.Decoder(_Line).decode
+_decode: Final = row_decoder(_Line, "status", "usage", "response_date", "interaction")
 
 
 def decode_line(line: bytes, file_no: int, number: int, offset: int) -> LogRecord:

@@ -1,0 +1,84 @@
+"""The rows of a Parquet file as lines of JSON: an object a row, nulls left out, decimals as text."""
+
+from __future__ import annotations
+
+import glob
+import io
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from cachesim.core.model import BadLine
+from cachesim.trace.formats.base import bad_line
+from cachesim.trace.open import Line, Source
+from cachesim.trace.stored import LogBytes
+
+if TYPE_CHECKING:
+    import duckdb
+
+MAGIC: Final = b"PAR1"
+_BATCH_ROWS: Final = 256
+_EXACT: Final = ("DECIMAL", "HUGEINT", "UHUGEINT")
+_members: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+def parquet_rows(source: Source, data: LogBytes) -> Iterator[Line | BadLine]:
+    """The rows with their numbers, a batch at a time; damage ends the file with one BadLine."""
+    import duckdb
+
+    number = 0
+    with _regular_file(source, data) as path, duckdb.connect(config={"autoinstall_known_extensions": "false"}) as con:
+        try:
+            rows = _as_json(con, path)
+            while batch := rows.fetchmany(_BATCH_ROWS):
+                for (text,) in batch:
+                    number += 1
+                    yield number, 0, _without_nulls(text.encode()) + b"\n"
+        except duckdb.Error as error:
+            damage = data.damage
+            message = f"the Parquet file is damaged from here on ({type(error).__name__})"
+            reason, message = (damage.reason, damage.message) if damage else ("corrupt_parquet", message)
+            yield bad_line(source.file_no, number + 1, 0, b"", reason, message)
+
+
+@contextmanager
+def _regular_file(source: Source, data: LogBytes) -> Iterator[str]:
+    """The path of the file, which cannot be read from front to back: of a copy where it is compressed or a pipe."""
+    if source.path is not None and source.rereadable:
+        with source.path.open("rb") as file:
+            if file.read(len(MAGIC)) == MAGIC:
+                yield str(source.path)
+                return
+    with tempfile.NamedTemporaryFile(prefix="cachesim-", suffix=".parquet") as copy:
+        shutil.copyfileobj(io.BufferedReader(data), copy, 1 << 20)
+        copy.flush()
+        yield copy.name
+
+
+def _as_json(con: duckdb.DuckDBPyConnection, path: str) -> duckdb.DuckDBPyConnection:
+    """Every row as the text of a JSON object; numbers that a float would round are texts in it."""
+    con.execute("SET TimeZone = 'UTC'; SET threads = 1")
+    table = "read_parquet(?, binary_as_string = true)"
+    name = [glob.escape(path)]
+    described = con.execute(f"DESCRIBE SELECT * FROM {table}", name).fetchall()
+    exact = [_quoted(column) for column, kind, *_ in described if kind.startswith(_EXACT)]
+    texts = ", ".join(f"{column}::VARCHAR AS {column}" for column in exact)
+    columns = f"* REPLACE ({texts})" if texts else "*"
+    row = _quoted("row of " + ", ".join(column for column, *_ in described))  # unlike any of the columns
+    return con.execute(f"SELECT to_json({row})::VARCHAR FROM (SELECT {columns} FROM {table}) {row}", name)
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _without_nulls(row: bytes) -> bytes:
+    try:
+        members = _members.decode(row)
+    except msgspec.DecodeError:  # NaN is a number there and not in JSON: a bad line for whoever decodes it
+        return row
+    return msgspec.json.encode({name: value for name, value in members.items() if bytes(value) != b"null"})

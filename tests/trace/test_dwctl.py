@@ -1,0 +1,203 @@
+"""dwctl's tables as people dump them: apart or joined, in any container, with keys that must not stay."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import itertools
+import json
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+from cachesim.config import load_config
+from cachesim.core.model import BadLine, LogRecord, Usage
+from cachesim.errors import NothingUsable
+from cachesim.pipeline import Preparation, body_rule_sets, prepare
+from cachesim.store.db import IN_MEMORY, open_database
+from cachesim.trace.formats.base import BadRecord, NotARequest, digest_key
+from cachesim.trace.formats.dwctl import decode_analytics, decode_line, decode_response
+from cachesim.trace.open import find_sources
+from cachesim.trace.reader import ReadFacts, ReadOptions, read_records
+
+FOLDER = Path(__file__).parents[2] / "fixtures" / "logs" / "dwctl"
+TABLES = ("http_requests.jsonl", "http_responses.csv.gz", "http_analytics.json")
+IDS = {"instance_id": "i", "correlation_id": 7}
+
+
+def read(*paths: Path) -> list[LogRecord]:
+    found = read_records(find_sources(map(str, paths))[0], ReadOptions())
+    return [item for item in found if isinstance(item, LogRecord)]
+
+
+def told(records: list[LogRecord]) -> list[dict[str, Any]]:
+    """Everything but where the records stand and the spaces in their bodies, which databases do not keep."""
+    place = ("file_no", "line", "offset", "digest")
+    found = [{f.name: getattr(r, f.name) for f in fields(r) if f.name not in place} for r in records]
+    return [record | {"body": json.loads(record["body"])} for record in found]
+
+
+def line(**more: Any) -> bytes:
+    return json.dumps({**IDS, "uri": "/v1/chat/completions", "headers": {}} | more).encode()
+
+
+def test_the_order_of_the_files_does_not_matter() -> None:
+    expected = told(read(*(FOLDER / name for name in TABLES)))
+    assert len(expected) == 5
+    for names in itertools.permutations(TABLES):
+        assert told(read(*(FOLDER / name for name in names))) == expected
+
+
+JOINED = f"""
+    SELECT r.* EXCLUDE (created_at, id), s.status_code, s.duration_ms, s.body AS response_body,
+           a.* EXCLUDE (id, instance_id, correlation_id, timestamp, method, uri, status_code, duration_ms)
+    FROM read_json('{FOLDER}/http_requests.jsonl', columns = {{
+        id: 'BIGINT', instance_id: 'UUID', correlation_id: 'BIGINT', timestamp: 'TIMESTAMPTZ', method: 'VARCHAR',
+        uri: 'VARCHAR', headers: 'JSON', body: 'JSON', body_parsed: 'BOOLEAN', created_at: 'TIMESTAMPTZ'}}) r
+    LEFT JOIN read_csv('{FOLDER}/http_responses.csv.gz') s USING (instance_id, correlation_id)
+    LEFT JOIN (SELECT unnest(rows, recursive := true) FROM read_json('{FOLDER}/http_analytics.json')) a
+           USING (instance_id, correlation_id)
+    ORDER BY r.correlation_id
+"""
+
+
+@pytest.mark.parametrize("container", ["joined.parquet", "joined.csv", "joined.jsonl"])
+def test_joined_rows_say_the_same_as_three_files(container: str, tmp_path: Path) -> None:
+    expected = read(*(FOLDER / name for name in TABLES))
+    expected[2].duration_us = 650_000  # of the response; the two tables of the fixture differ there
+    with duckdb.connect() as con:
+        con.execute("SET TimeZone = 'UTC'")
+        con.execute(f"COPY ({JOINED}) TO '{tmp_path / container}'")
+    assert told(read(tmp_path / container)) == told(expected)
+
+
+def test_no_key_stays(capsys: pytest.CaptureFixture[str]) -> None:
+    records = read(FOLDER / TABLES[0])
+    assert {record.principal for record in records} == {digest_key("sk-fixture-one"), digest_key("sk-fixture-two")}
+    assert "sk-fixture" not in repr(records) + capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", TABLES[1:])
+def test_answers_alone_are_refused(name: str) -> None:
+    sources, _ = find_sources([str(FOLDER / name)])
+    job = Preparation(sources, ReadOptions(), load_config(()), body_rule_sets([]))
+    expected = "there is nothing to replay; give the http_requests dump with them"
+    with open_database(IN_MEMORY) as con, pytest.raises(NothingUsable, match=expected):
+        prepare(con, job)
+
+
+def test_records_without_an_answer_are_counted() -> None:
+    facts = ReadFacts()
+    sources, _ = find_sources([str(FOLDER / TABLES[0]), str(FOLDER / TABLES[2])])
+    list(read_records(sources, ReadOptions(), facts=facts))
+    assert (facts.files[0].answered, facts.files[0].unanswered, facts.unmatched_answers) == (2, 3, 1)
+
+
+CHAT = {"prompt_tokens": 100, "completion_tokens": 5}
+TIERS = {"ephemeral_5m_input_tokens": 10, "ephemeral_1h_input_tokens": 0, "ephemeral_24h_input_tokens": 0}
+USAGES: dict[str, tuple[dict[str, Any], Usage]] = {
+    "tokens that the engine had cached are no split": (
+        CHAT | {"prompt_tokens_details": {"cached_tokens": 90}},
+        Usage(100, 5),
+    ),
+    "creation without a lifetime is no split": (
+        CHAT | {"cache_read_input_tokens": 90, "cache_creation_input_tokens": 10},
+        Usage(100, 5),
+    ),
+    "with lifetimes: the prompt includes it": (
+        CHAT | {"cache_read_input_tokens": 90, "cache_creation_input_tokens": 10, "cache_creation": TIERS},
+        Usage(100, 5, 90, 10, 0, 0),
+    ),
+    "in Anthropic's shape it does not: 3 + 90 + 10": (
+        {"input_tokens": 3, "output_tokens": 5, "cache_read_input_tokens": 90, "cache_creation": TIERS},
+        Usage(103, 5, 90, 10, 0, 0),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", USAGES)
+@pytest.mark.parametrize("stored", ["object", "text", "base64", "stream", "wrapped", "events"])
+def test_usage_of_stored_responses(name: str, stored: str) -> None:
+    usage, expected = USAGES[name]
+    body = {"usage": usage}
+    stream = f"data: {{}}\n\ndata: {json.dumps(body)}\n\ndata: [DONE]\n"
+    forms: dict[str, Any] = {
+        "object": body,
+        "text": json.dumps(body),
+        "base64": "base64:" + base64.b64encode(json.dumps(body).encode()).decode(),
+        "stream": "base64:" + base64.b64encode(stream.encode()).decode(),
+        "wrapped": {"response": body},
+        "events": [{"choices": []}, body],
+    }
+    row = json.dumps({**IDS, "status_code": "200", "duration_ms": "12", "body": forms[stored]}).encode()
+    assert decode_response(row) == ("i/7", {"status": 200, "duration_us": 12_000, "usage": expected})
+
+
+def test_analytics_from_csv_are_texts() -> None:
+    row = {
+        "prompt_tokens": "100",
+        "cache_read_input_tokens": "90",
+        "total_cost": "0.12345678901234567",
+        "user_id": "u",
+    }
+    answer = decode_analytics(json.dumps(IDS | row).encode())
+    assert (answer.says["usage"], answer.says["principal"]) == (Usage(100, None, 90), "u")
+    assert str(answer.says["cost"]) == "0.12345678901234567"
+
+
+@pytest.mark.parametrize(
+    ("row", "purpose"),
+    [
+        ({"request_origin": "fusillade"}, "batch"),
+        ({"request_origin": "frontend"}, "playground"),
+        ({"request_origin": "api"}, "realtime"),
+        ({"api_key_purpose": "platform", "request_origin": "api"}, "platform"),
+        ({"request_origin": "elsewhere"}, None),
+    ],
+)
+def test_purpose(row: dict[str, str], purpose: str | None) -> None:
+    assert decode_analytics(json.dumps(IDS | row).encode()).says.get("purpose") == purpose
+
+
+def test_bodies() -> None:
+    raw = b'{"model": "m", "temperature": 1.0, "temperature": 2}'
+    coded = "base64:" + base64.b64encode(raw).decode()
+    for body in (coded, json.dumps(coded)):  # JSONB of a CSV dump is the text of a JSON text
+        assert decode_line(line(body=body), 0, 1, 0).body == raw
+    assert decode_line(b'{"instance_id":"i","correlation_id":7,"body":{"request":' + raw + b"}}", 0, 1, 0).body == raw
+    assert decode_line(line(body={"messages": [], "request": {}}), 0, 1, 0).body == b'{"messages": [], "request": {}}'
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"body": "base64:?"}, "bad_field:body"),
+        ({}, "missing_body"),
+        ({"body": {}, "headers": "x"}, "bad_field:headers"),
+    ],
+)
+def test_bad_rows(row: dict[str, Any], reason: str) -> None:
+    with pytest.raises(BadRecord) as caught:
+        decode_line(line(**row), 0, 1, 0)
+    assert caught.value.reason == reason
+
+
+def test_only_a_post_is_a_request() -> None:
+    with pytest.raises(NotARequest, match="not_a_post"):
+        decode_line(line(method="GET"), 0, 1, 0)
+
+
+def test_a_torn_answer_costs_itself(tmp_path: Path) -> None:
+    out = io.StringIO()
+    csv.writer(out).writerows([["instance_id", "correlation_id", "status_code"], ["i", "7", "500"], ["i", "8"]])
+    (tmp_path / "responses.csv").write_text(out.getvalue())
+    (tmp_path / "requests.jsonl").write_bytes(line(body={}, timestamp="2026-01-01T00:00:00Z"))
+    sources, _ = find_sources([str(tmp_path / "requests.jsonl"), str(tmp_path / "responses.csv")])
+    bad, record = read_records(sources, ReadOptions())
+    assert isinstance(bad, BadLine)
+    assert isinstance(record, LogRecord)
+    assert (bad.reason, bad.line, record.status) == ("bad_csv", 3, 500)
