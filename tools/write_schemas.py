@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from cachesim.cli import check, conformance, policies, runs, tariffs
 from cachesim.fan_out import CATCHING
 from cachesim.recommend import Objective
-from cachesim.report import changes, compare, drift, gate, lives, losers, rehearsal, sweeps
+from cachesim.report import changes, compare, drift, gate, lives, losers, rehearsal, sensitivity, sweeps
 from cachesim.report.columns import COLUMNS, SWEEP_COLUMNS, definition, kind_of
 from cachesim.report.formats import SCHEMA
 from cachesim.report.lists import REQUEST_COLUMNS
@@ -134,8 +134,15 @@ _TUNED: Final = {
     ),
 }  # fmt: skip
 
+_MOVED: Final = {
+    "sensitivity": {
+        **several(keys({n: {**KINDS[kind_of(n)], "description": definition(n)} for n in sensitivity.TOTALS})),
+        "description": "The run's first policy with local counts moved by −5 %, 0 and +5 %, per tariff set.",
+    }
+}
+
 ANSWERS: Final = (
-    Answer("replay", [Rows("by model", [*_LEAD, "model", *_FIGURES], VARYING)]),
+    Answer("replay", [Rows("by model", [*_LEAD, "model", *_FIGURES], VARYING)], _MOVED),
     Answer(
         "report",
         [
@@ -143,7 +150,9 @@ ANSWERS: Final = (
             Rows("groups of a sweep", [*_LEAD, *_SWEPT], [*VARYING, *SWEEP_DIMENSIONS]),
             Rows("requests", [*_LEAD, *_OF_REQUESTS], VARYING, of_a_request=True),
             Rows("drift", drift.COLUMNS),
+            Rows("counts moved", [*_LEAD, "model", *sensitivity.COLUMNS], VARYING),
         ],
+        sometimes=_MOVED,
     ),
     Answer(
         "compare",

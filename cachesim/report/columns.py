@@ -360,6 +360,24 @@ LOSSES: Final[tuple[Column, ...]] = (
 )  # fmt: skip
 """The two sides of delta; see `cachesim.report.losers`."""
 
+MOVED: Final[tuple[Column, ...]] = (
+    Column("count_change", "counts", "share", "rate",
+           "by how much every local token count is moved; 0: the run itself", "", 1001),
+    Column("decisions_changed", "decision changes", "requests", "count",
+           "requests with another outcome or reason than with the counts as they are", _total("changed"), 80),
+    Column("fell_below_floor", "fall below floor", "requests", "count",
+           "requests that only the moved counts turn to zero by the floor", _total("floor_down"), 78),
+    Column("rose_above_floor", "rise above floor", "requests", "count",
+           "requests that the floor turns to zero with the counts as they are, and no longer with these",
+           _total("floor_up"), 77),
+    Column("eligible_rate", "eligible", "share", "rate",
+           "of the requests that reached the cache, those not turned to zero by the floor: eligible / asked",
+           _rate("(sum(s.asked) - sum(s.below_floor))", "sum(s.asked)"), 66),
+    Column("bill_change", "bill change", "money", "money", "charged − charged with the counts as they are", "", 93),
+    Column("bill_change_share", "of bill", "share", "rate", "bill change / charged with the counts as they are",
+           "", 91),
+)  # fmt: skip
+"""What moved counts change; see `cachesim.report.sensitivity`."""
 DRIFT: Final = (
     Column("with_tools", "tools", "", "flag", "whether the request brings tools", "", 96),
     Column("messages", "messages", "messages", "count", "messages in the bodies of these requests", "", 40),
@@ -474,7 +492,7 @@ TARIFFS: Final[tuple[Column, ...]] = (
 """A row of a tariff ledger; see `cachesim.tariffs`."""
 
 BY_NAME: Final[dict[str, Column]] = {
-    column.name: column for column in (*_ALL, IDEAL, *VERSUS, *LOSSES, *DRIFT, *LIVES, *COMPARED, *TARIFFS)
+    column.name: column for column in (*_ALL, IDEAL, *VERSUS, *LOSSES, *MOVED, *DRIFT, *LIVES, *COMPARED, *TARIFFS)
 }
 
 _OTHER_KINDS: Final[dict[str, Kind]] = {

@@ -90,6 +90,12 @@ def write(report: Report, form: Format, out: IO[bytes]) -> None:
     writers[form](report, out)
 
 
+def plain(row: Row, columns: Sequence[str]) -> Row:
+    """These columns of a row as programs get them: exact money as text, rates of six decimals."""
+    plan = [(name, _CONVERTERS.get(kind_of(name))) for name in columns]
+    return {name: v if (v := row[name]) is None or convert is None else convert(v) for name, convert in plan}
+
+
 def json_bytes(value: Any) -> bytes:
     """`value` as JSON in UTF-8, with characters that nobody sees escaped (`\\u202e`): it reads the same."""
     text = orjson.dumps(value)

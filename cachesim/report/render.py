@@ -13,6 +13,7 @@ from cachesim.report.formats import clean
 from cachesim.report.headline import headline
 from cachesim.report.query import Filters, Variant, variant_rows, variants_of
 from cachesim.report.runs import Run, show_run
+from cachesim.report.sensitivity import line_of
 from cachesim.report.tables import NONE, number, percent, table, table_columns
 
 if TYPE_CHECKING:
@@ -148,6 +149,7 @@ def _fact_lines(screen: Screen, first: Variant, seen: Coverage, db: str | None) 
     yield from _labelled("bounds", _bound_lines(screen, first))
     yield from _labelled("break-even", _cut(_break_even_lines(screen)))
     yield from _labelled("drift", _cut(_drift_lines(screen.models[first.variant_no], calibrated)))
+    yield from _labelled("sensitivity", _sensitivity_lines(screen, first))
     yield from _labelled("assumed", [clean(a["text"]) for a in screen.run.assumptions] or ["nothing"])
     yield from _labelled("problems", problem_lines(screen.run.problems) or ["none"])
     yield from _labelled("next", _next_steps(screen, seen, f" --db {db}" if db else ""))
@@ -233,6 +235,11 @@ def _drift_lines(models: Sequence[Row], calibrated: set[str]) -> list[str]:
         f" {number(row['reported_prompt_tokens'])} reported prompt tokens"
         for row in known
     ]
+
+
+def _sensitivity_lines(screen: Screen, first: Variant) -> list[str]:
+    exact = all(tokenizer["exact"] for tokenizer in screen.run.tokenizers)
+    return line_of(screen.con, screen.run.run_no, first, exact=exact)
 
 
 def problem_lines(problems: dict[str, Any]) -> list[str]:

@@ -32,6 +32,9 @@ SIGNED: Final = frozenset(
         "per_mtok_share",
         "read_tokens_change",
         "creation_tokens_change",
+        "count_change",
+        "bill_change",
+        "bill_change_share",
         "uncounted_tokens",
         "uncounted_per_request",
         "uncounted_per_message",
@@ -265,7 +268,7 @@ def frame() -> Table:
 def _style(name: str, text: str) -> str:
     if text == NONE or text == "0":
         return "dim"
-    if name in ("delta", "change", "charged_change"):
+    if name in ("delta", "change", "charged_change", "bill_change"):
         return "green" if text.startswith("−") else "red" if text.startswith("+") else ""
     return "cyan" if name == "token_hit_rate" else ""
 

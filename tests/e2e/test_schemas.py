@@ -20,6 +20,7 @@ ASKED = {
     "replay": ["log.jsonl", "--policy", "dwctl-8.63", "--policy", "dwctl-10.13"],
     "report": ["--by-request"],
     "report of drift": ["--drift"],
+    "report of moved counts": ["--sensitivity"],
     "report of groups": ["--by", "model,tag:app,day,hour,session,tier,outcome,reason,log_format,principal", "--bounds"],
     "compare": ["--policy", "dwctl-8.63", "--policy", "dwctl-10.13"],
     "compare of groups": ["--policy", "dwctl-8.63", "--policy", "dwctl-10.13", "--by", "model,tag:app"],
