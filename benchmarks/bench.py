@@ -23,10 +23,11 @@ from cachesim.config import load_config
 from cachesim.core.gates import AS_CAPTURED, Gates, Prompt
 from cachesim.core.policy import PRESETS
 from cachesim.core.prompt import parse_body
+from cachesim.counting.accelerator import Accelerated, Counting, accelerator, load_accelerated
 from cachesim.counting.counter import TokenCounter, text_digest
 from cachesim.counting.resolve import load_tokenizer
 from cachesim.index.duckdb_index import DuckDbIndex
-from cachesim.pipeline import Preparation, body_rule_sets, prepare
+from cachesim.pipeline import Preparation, body_rule_sets, cores, prepare
 from cachesim.prepare.chains import Facts
 from cachesim.prepare.nodes import Nodes
 from cachesim.replay import Lane, PreparedRequest
@@ -69,13 +70,13 @@ def parse_only(log: Path) -> None:
             orjson.loads(line)
 
 
-def prepare_again(counts: dict[str, dict[bytes, int]], log: Path) -> float:
-    """Seconds of preparation into a fresh database in memory, every count being known."""
+def prepare_again(counts: dict[str, dict[bytes, int]], log: Path, jobs: int = 1) -> float:
+    """Seconds of preparation into a fresh database in memory by `jobs` processes, every count being known."""
     cachesim.pipeline.known_counts = lambda _, version: counts[version]  # type: ignore[assignment]
     try:
         with open_database(":memory:") as con:
             job = Preparation(
-                find_sources([str(log)])[0], ReadOptions(), load_config([]), body_rule_sets([]), fresh=True
+                find_sources([str(log)])[0], ReadOptions(), load_config([]), body_rule_sets([]), fresh=True, jobs=jobs
             )
             started = time.perf_counter()
             prepare(con, job)
@@ -84,8 +85,9 @@ def prepare_again(counts: dict[str, dict[bytes, int]], log: Path) -> float:
         cachesim.pipeline.known_counts = known_counts
 
 
-def cold_counting(log: Path, source: str, most: int) -> tuple[float, float, int]:
-    """The unique message texts of the first bytes: (seconds of encode_batch_fast alone, of TokenCounter, bytes)."""
+def cold_counting(log: Path, source: str, most: int) -> tuple[float, float, float | None, int]:
+    """The unique message texts of the first bytes: (seconds of encode_batch_fast alone, of TokenCounter, of the same
+    with the accelerator if it is installed, bytes)."""
     texts: dict[bytes, str] = {}
     size = 0
     with log.open("rb") as lines:
@@ -100,13 +102,27 @@ def cold_counting(log: Path, source: str, most: int) -> tuple[float, float, int]
     tokenizer = load_tokenizer(source)
     unique = list(texts.values())
 
-    def count() -> None:
-        with TokenCounter(tokenizer, {}) as counter:
+    def count(counting: Counting) -> None:
+        with TokenCounter(counting, {}) as counter:
             for text in unique:
                 counter.slot(text)
             counter.finish()
 
-    return seconds(lambda: tokenizer.count_batch(unique)), seconds(count), size
+    fast = load_accelerated(source)[0]
+    faster = seconds(lambda: count(fast)) if isinstance(fast, Accelerated) else None
+    return seconds(lambda: tokenizer.count_batch(unique)), seconds(lambda: count(tokenizer)), faster, size
+
+
+def repeated(log: Path) -> float:
+    """How often the bytes of a message come on average: what is parsed and hashed anew is the first time."""
+    total, distinct = 0, set()
+    with log.open("rb") as lines:
+        for line in lines:
+            for message in orjson.loads(line)["body"]["messages"]:
+                raw = orjson.dumps(message)
+                total += len(raw)
+                distinct.add((len(raw), text_digest(raw.decode())))
+    return total / sum(size for size, _ in distinct)
 
 
 def yardstick(log: Path, requests: int) -> tuple[float, int]:
@@ -161,15 +177,20 @@ def measure(log: Path, database: Path, tokenizer: str, yardstick_requests: int) 
         rate = (of or size) / wall / 1e6
         print(f"{what:<40}{wall:8.2f} s{rate:8.1f} MB/s {rate / (size / bare / 1e6):7.3f} x orjson  {note}", flush=True)
 
-    print(f"log: {size / 1e6:.0f} MB; the fastest of {RUNS} runs each")
+    print(f"log: {size / 1e6:.0f} MB, messages come {repeated(log):.1f} x; the fastest of {RUNS} runs each")
     show("bare orjson parse", bare)
-    wall, peak = command("replay", str(log), "--db", str(database))
+    if accelerator() is not None:
+        wall, peak = command("replay", str(log), "--db", f"{database}.fast")
+        show(f"whole command, cold, {accelerator()}", wall, note=f"peak {peak / 1024:.0f} MB")
+    wall, peak = command("replay", str(log), "--db", str(database), "--no-accelerator")
     show("whole command, cold, embedded tokenizer", wall, note=f"peak {peak / 1024:.0f} MB")
     with open_database(str(database), read_only=True) as con:
         versions = con.execute("SELECT DISTINCT version FROM token_counts").fetchall()
         counts = {version: known_counts(con, version) for (version,) in versions}
     prepared = min(prepare_again(counts, log) for _ in range(RUNS))
     show("preparation, counts known, one process", prepared)
+    jobs = max(2, cores())
+    show(f"preparation, counts known, {jobs} processes", min(prepare_again(counts, log, jobs) for _ in range(RUNS)))
     runs = []
     for _ in range(RUNS):
         command("runs", "delete", "latest", "--yes", "--db", str(database))  # counts stay, the trace goes
@@ -179,9 +200,11 @@ def measure(log: Path, database: Path, tokenizer: str, yardstick_requests: int) 
     wall, done = yardstick(log, yardstick_requests)
     faster = (size / prepared) / (done / wall)
     show(f"per-request yardstick, {yardstick_requests} requests", wall, done, f"preparation is {faster:.0f} x as fast")
-    alone, counted, text = cold_counting(log, tokenizer, 6_000_000)
+    alone, counted, faster, text = cold_counting(log, tokenizer, 6_000_000)
+    with_it = "" if faster is None else f", {alone / faster:.1f} x with {accelerator()} and its checks"
     print(
         f"counting {text / 1e6:.1f} MB of unique text with {tokenizer}: {alone / counted:.2f} x encode_batch_fast alone"
+        + with_it
     )
     report = min(command("report", "--by-model", "--db", str(database)) for _ in range(RUNS))[0]
     print(

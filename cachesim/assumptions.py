@@ -145,6 +145,11 @@ def _tokenizers(trace: PreparedTrace) -> Iterator[tuple[str, str]]:
                 f"tokens: estimated with the embedded tokenizer (version {version}), the floor decided by the same "
                 "estimates; give the model's own with --tokenizer MODEL=SOURCE",
             )
+    if accelerator := trace.facts.get("accelerator"):
+        yield (
+            "accelerator",
+            f"tokens: counted with {accelerator} where it counts as tokenizers does, checked on a sample of the texts",
+        )
 
 
 def _calibrated(made: Calibration) -> str:

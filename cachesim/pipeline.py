@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,15 +17,23 @@ from cachesim.config import Config, model_config
 from cachesim.core.calibration import OFF
 from cachesim.core.model import BadLine
 from cachesim.core.policy import PRESETS, BodyRules, Policy
-from cachesim.counting.resolve import DEFAULT_TOKENIZER, tokenizer_version
+from cachesim.counting.accelerator import Counting, CountsDiffer, accelerator, load_accelerated
+from cachesim.counting.resolve import DEFAULT_TOKENIZER, load_tokenizer, tokenizer_version
 from cachesim.errors import ConfigError, InputError, NothingUsable
+from cachesim.parallel.gather import gather
+from cachesim.parallel.merge import Merger
+from cachesim.parallel.worker import Task
 from cachesim.prepare.builder import TraceBuilder
 from cachesim.prepare.tokenizers import UNMAPPED, ModelTokenizer, Tokenizers
+from cachesim.store.bad_lines import BadLines, TellOnce
 from cachesim.store.db import transaction
 from cachesim.store.trace_reader import find_trace, has_input_of_size, known_counts, load_trace
 from cachesim.store.traces import PreparedTrace, TraceInput, TraceWriter
+from cachesim.trace.detect import LogFile
+from cachesim.trace.facts import as_json
 from cachesim.trace.open import Source
-from cachesim.trace.reader import ReadFacts, ReadOptions, read_records
+from cachesim.trace.ranges import Kind, Part, divide
+from cachesim.trace.reader import FileFacts, ReadFacts, ReadOptions, find_formats, read_files
 from cachesim.trace.stored import digest_file
 
 if TYPE_CHECKING:
@@ -32,7 +42,9 @@ if TYPE_CHECKING:
 PREPARED_AS: Final = 3
 """Changes when preparation gives other results, so that older prepared traces are not reused."""
 
-_BAD_LINE_BATCH: Final = 10_000
+WORTH_PROCESSES: Final = 128 << 20
+"""Bytes of log from which on several reading processes pay for being started."""
+
 _NO_FACTS: Final = ReadFacts()
 
 Progress = Callable[[int], None]
@@ -42,8 +54,11 @@ Progress = Callable[[int], None]
 class Preparation:
     """What to read, how, and for which rules. on_bad_line: sees every bad line with its raw bytes, as it is met.
 
-    strict: any bad line is an error; fresh: read again even if the same was prepared before; calibrated: False leaves
-    every estimate as it is; inherited: calibrations of the run that is continued, see `trace_reader.calibrations`.
+    strict: any bad line is an error; fresh: read again even if the same was prepared before; jobs: reading processes,
+    None for as many as there are cores where the log is large enough for them to pay; accelerate: count with the
+    accelerator where it is installed and counts alike. Neither changes a number. on_remark: told what went another way;
+    calibrated: False leaves every estimate as it is; inherited: calibrations of the run that is continued, see
+    `trace_reader.calibrations`.
     """
 
     sources: Sequence[Source]
@@ -53,6 +68,9 @@ class Preparation:
     strict: bool = False
     fresh: bool = False
     on_bad_line: Callable[[BadLine], None] | None = None
+    jobs: int | None = 1
+    accelerate: bool = True
+    on_remark: Callable[[str], None] | None = None
     calibrated: bool = True
     inherited: Mapping[str, str] = field(default_factory=dict)
 
@@ -93,7 +111,20 @@ def prepare(con: duckdb.DuckDBPyConnection, job: Preparation, progress: Progress
         trace = load_trace(con, stored)
         _refuse_unusable(job, trace.request_count, Counter(trace.facts["bad"]))
         return trace
-    tokenizers = Tokenizers(lambda alias: _tokenizer_of(job.config, alias), lambda v: known_counts(con, v))
+    bad_lines = TellOnce(job.on_bad_line)
+    job = replace(job, on_bad_line=bad_lines)
+    try:
+        return _prepare(con, job, progress)
+    except CountsDiffer as difference:
+        if not all(source.rereadable for source in job.sources):
+            raise
+        _remark(job, f"{difference}; done now, from the start")
+        bad_lines.again()
+        return _prepare(con, replace(job, accelerate=False), progress)
+
+
+def _prepare(con: duckdb.DuckDBPyConnection, job: Preparation, progress: Progress | None) -> PreparedTrace:
+    tokenizers = Tokenizers(partial(_tokenizer_of, job.config), partial(known_counts, con), partial(_load, job))
     try:
         with transaction(con), no_collection():
             return _read(con, job, tokenizers, progress)
@@ -101,6 +132,20 @@ def prepare(con: duckdb.DuckDBPyConnection, job: Preparation, progress: Progress
         return load_trace(con, known.trace_no)
     finally:
         tokenizers.close()
+
+
+def _load(job: Preparation, choice: ModelTokenizer) -> Counting:
+    if not job.accelerate or accelerator() is None:
+        return load_tokenizer(*choice)
+    found, problem = load_accelerated(*choice)
+    if problem is not None:
+        _remark(job, f"{accelerator()}: {problem}; tokenizers counts instead")
+    return found
+
+
+def _remark(job: Preparation, text: str) -> None:
+    if job.on_remark is not None:
+        job.on_remark(text)
 
 
 class _PreparedBefore(Exception):
@@ -120,6 +165,15 @@ def no_collection() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _worth_processes(job: Preparation) -> int:
+    return WORTH_PROCESSES if job.jobs is None else 0
 
 
 def _check_tokenizers(config: Config) -> None:
@@ -174,25 +228,18 @@ def _read(
     con: duckdb.DuckDBPyConnection, job: Preparation, tokenizers: Tokenizers, progress: Progress | None
 ) -> PreparedTrace:
     writer = TraceWriter(con)
-    builder = TraceBuilder(job.rules, tokenizers, writer.stage)
     facts = ReadFacts()
-    bad: list[BadLine] = []
-    reasons: Counter[str] = Counter()
-    for item in read_records(job.sources, job.options, progress, facts, builder.reader.parts.known_prefix):
-        if type(item) is BadLine:
-            reasons[item.reason] += 1
-            if job.on_bad_line is not None:
-                job.on_bad_line(item)
-            bad.append(item)
-            if len(bad) >= _BAD_LINE_BATCH:
-                writer.bad_lines(bad)
-                bad.clear()
-        else:
-            builder.add(item)  # type: ignore[arg-type]  # mypy does not narrow by `type(…) is`, which is the fast test
-    builder.flush()
-    builder.reader.parts.memo.clear()
-    writer.bad_lines(bad)
-    _refuse_unusable(job, builder.records, reasons, facts)
+    bad = BadLines(writer, job.on_bad_line)
+    files = find_formats(job.sources, job.options, progress)
+    shares = [] if job.options.start_us is not None else divide(files, job.jobs or cores(), _worth_processes(job))
+    prepared: TraceBuilder | Merger
+    if len(shares) > 1:
+        prepared = _gathered(con, job, tokenizers, writer, facts, files, shares, bad, progress)
+    else:
+        prepared = _built(job, tokenizers, writer, facts, files, bad, progress)
+    bad.flush()
+    reasons = bad.reasons
+    _refuse_unusable(job, prepared.records, reasons, facts)
     digest = _digest(job, [source.sha256 or "" for source in job.sources])
     known = find_trace(con, digest)
     if known is not None:
@@ -200,15 +247,65 @@ def _read(
     tokenizers.finish()
     return writer.finish(
         digest,
-        builder,
+        prepared,
+        tokenizers,
         list(_inputs(job.sources, facts)),
         {
-            **_facts(facts, reasons),
-            "recorded_writes_assumed_5m": builder.assumed_5m,
+            **as_json(facts, reasons),
+            "accelerator": accelerator() if job.accelerate and tokenizers.used else None,
+            "recorded_writes_assumed_5m": prepared.assumed_5m,
             "reading": _reading(job),
         },
         job.calibration,
     )
+
+
+def _built(
+    job: Preparation,
+    tokenizers: Tokenizers,
+    writer: TraceWriter,
+    facts: ReadFacts,
+    files: Sequence[LogFile],
+    bad: BadLines,
+    progress: Progress | None,
+) -> TraceBuilder:
+    """The log prepared by this process."""
+    builder = TraceBuilder(job.rules, tokenizers, writer.stage)
+    for item in read_files(files, job.options, progress, facts, builder.reader.parts.known_prefix):
+        if type(item) is BadLine:
+            bad.add(item)
+        else:
+            builder.add(item)  # type: ignore[arg-type]  # mypy does not narrow by `type(…) is`, which is the fast test
+    builder.flush()
+    builder.reader.parts.memo.clear()
+    return builder
+
+
+def _gathered(
+    con: duckdb.DuckDBPyConnection,
+    job: Preparation,
+    tokenizers: Tokenizers,
+    writer: TraceWriter,
+    facts: ReadFacts,
+    files: Sequence[LogFile],
+    shares: Sequence[Sequence[Part]],
+    bad: BadLines,
+    progress: Progress | None,
+) -> Merger:
+    """The log prepared by several processes."""
+    kinds = [Kind(file.container, None if file.format is None else file.format.name) for file in files]
+    facts.files[:] = [FileFacts(s.name, kind.log_format) for s, kind in zip(job.sources, kinds, strict=True)]
+    merger = Merger(job.rules, tokenizers, writer.stage, job.sources, facts)
+    choices = dict.fromkeys(_tokenizer_of(job.config, alias) for alias in ("", *job.config.models))
+    known = {
+        choice: b"".join(known_counts(con, tokenizer_version(choice.source, choice.version)))
+        for choice in choices
+        if choice.source != UNMAPPED
+    }
+    task = Task([], job.sources, kinds, job.options, job.rules, partial(_tokenizer_of, job.config), known)
+    for line in gather(shares, task, job.sources, merger, progress):
+        bad.add(line)
+    return merger
 
 
 def _reading(job: Preparation) -> dict[str, Any]:
@@ -258,40 +355,3 @@ def _inputs(sources: Sequence[Source], facts: ReadFacts) -> Iterator[TraceInput]
     for source, file in zip(sources, facts.files, strict=True):
         size = source.size if source.size is not None else 0
         yield TraceInput(source.name, size, source.sha256 or "", file.log_format, file.records, file.bad_lines)
-
-
-def _facts(facts: ReadFacts, reasons: Counter[str]) -> dict[str, Any]:
-    """What was counted and assumed while reading, as JSON."""
-    files = [
-        {
-            "name": f.name,
-            "log_format": f.log_format,
-            "records": f.records,
-            "bad_lines": f.bad_lines,
-            "first_at_us": f.first_at_us,
-            "last_at_us": f.last_at_us,
-            "unordered": f.out_of_order,
-            "reversed": f.is_reversed,
-            "answers": f.answers,
-            "answered": f.answered,
-        }
-        for f in facts.files
-    ]
-    totals = {
-        "filtered": sum(f.filtered for f in facts.files),
-        "unordered": sum(f.out_of_order for f in facts.files),
-        "without_duration": sum(f.without_duration for f in facts.files),
-        "default_principal": sum(f.default_principal for f in facts.files),
-        "unscoped": sum(f.unscoped for f in facts.files),
-        "synthetic_times": sum(f.synthetic_times for f in facts.files),
-        "unanswered": sum(f.unanswered for f in facts.files),
-        "unmatched_answers": facts.unmatched_answers,
-        "usage_reported": facts.usage_reported,
-    }
-    return {
-        "files": files,
-        "bad": dict(reasons),
-        "left_out": dict(facts.left_out),
-        "principal": facts.default_principal,
-        **totals,
-    }

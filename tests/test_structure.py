@@ -36,7 +36,8 @@ ARROWS: dict[str, set[str]] = {
     "replay": {"core", "index"},
     "store": {"core", "errors", "index", "prepare", "replay"},
     "conformance": {"core", "errors", "index", "prepare", "replay", "trace"},
-    "pipeline": {"config", "core", "counting", "errors", "prepare", "store", "trace"},
+    "parallel": {"core", "errors", "prepare", "trace"},
+    "pipeline": {"config", "core", "counting", "errors", "parallel", "prepare", "store", "trace"},
     "run": {"core", "errors", "index", "replay", "sensitivity", "store"},
     "sensitivity": {"core", "index", "replay", "store"},
     "check": {"core", "store"},
@@ -61,7 +62,18 @@ OUTERMOST = {"api", "cli", "__main__", "__init__"}  # may import everything; not
 CORE_PACKAGES = {"orjson", "msgspec"}
 IMPURE = {"asyncio", "io", "logging", "os", "pathlib", "random", "shutil", "socket", "subprocess", "sys", "tempfile",
           "threading", "time"}  # fmt: skip
-HEAVY = {"altair", "duckdb", "genai_prices", "numba", "numpy", "plotille", "polars", "tokenizers", "vl_convert"}
+HEAVY = {
+    "altair",
+    "duckdb",
+    "fastokens",
+    "genai_prices",
+    "numba",
+    "numpy",
+    "plotille",
+    "polars",
+    "tokenizers",
+    "vl_convert",
+}
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from cachesim.cli.inputs import (
     ConfigFiles,
     Files,
     Interval,
+    Jobs,
     LogFormat,
     MappingFile,
     Principal,
@@ -72,6 +73,7 @@ def check(
     bad_lines: BadLines = None,
     bad_lines_raw: BadLinesRaw = False,
     strict: Strict = False,
+    jobs: Jobs = None,
     form: Form = Format.TABLE,
     output: Output = None,
     quiet: Quiet = False,
@@ -99,6 +101,7 @@ def check(
         bad_lines_raw,
         strict,
         quiet,
+        jobs=jobs,
         mapping=mapping,
     )
     settings = arguments.config()

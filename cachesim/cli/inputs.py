@@ -67,7 +67,22 @@ BadLines = Annotated[Path | None, _option("--bad-lines", "FILE", "Write file, li
 BadLinesRaw = Annotated[
     bool, typer.Option("--bad-lines-raw", help="… and the lines themselves.", rich_help_panel=_READ)
 ]
+NoAccelerator = Annotated[
+    bool,
+    typer.Option("--no-accelerator", help="Count with tokenizers alone.", rich_help_panel=_COUNT),
+]
 Strict = Annotated[bool, typer.Option("--strict", help="Any bad line ends with 65.", rich_help_panel=_READ)]
+Jobs = Annotated[
+    int | None,
+    typer.Option(
+        "--jobs",
+        "-j",
+        min=1,
+        metavar="N",
+        help="Reading processes (default: one a core if the log is large). Same results.",
+        rich_help_panel=_READ,
+    ),
+]
 
 
 def unknown(option: str, name: str, known: Iterable[str]) -> str:
@@ -98,6 +113,8 @@ class Arguments:
     quiet: bool
     calibrated: bool = True
     mapping: str | None = None
+    jobs: int | None = None
+    accelerate: bool = True
 
     def config(self) -> Config:
         """The configuration with the tokenizers of the command line over it."""
@@ -147,14 +164,18 @@ class Arguments:
 
     def sources(self) -> list[Source]:
         """The files that exist behind the arguments; remarks go to stderr."""
-        from cachesim.report.formats import clean
         from cachesim.trace.open import find_sources
 
         sources, remarks = find_sources(self.files)
-        if not self.quiet:
-            for remark in remarks:
-                typer.echo(f"cachesim: {clean(remark)}", err=True)
+        for remark in remarks:
+            self._remark(remark)
         return sources
+
+    def _remark(self, text: str) -> None:
+        from cachesim.report.formats import clean
+
+        if not self.quiet:
+            typer.echo(f"cachesim: {clean(text)}", err=True)
 
     def prepare(
         self,
@@ -184,7 +205,9 @@ class Arguments:
                     if told is not None:
                         told(bad)
 
-            job = Preparation(sources, options, config, rules, self.strict, self.bad_lines is not None, bad_line)
+            fresh = self.bad_lines is not None
+            job = Preparation(sources, options, config, rules, self.strict, fresh, bad_line, self.jobs)
+            job.accelerate, job.on_remark = self.accelerate, self._remark
             job.calibrated, job.inherited = self.calibrated, inherited or {}
             return prepare(con, job, advance)
 

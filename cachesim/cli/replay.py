@@ -16,8 +16,10 @@ from cachesim.cli.inputs import (
     ConfigFiles,
     Files,
     Interval,
+    Jobs,
     LogFormat,
     MappingFile,
+    NoAccelerator,
     NoCalibration,
     Principal,
     Since,
@@ -117,6 +119,8 @@ def replay(
     bad_lines: BadLines = None,
     bad_lines_raw: BadLinesRaw = False,
     strict: Strict = False,
+    jobs: Jobs = None,
+    no_accelerator: NoAccelerator = False,
     dry_run: DryRun = False,
     form: Form = Format.TABLE,
     output: Output = None,
@@ -149,6 +153,8 @@ def replay(
         quiet,
         not no_calibration,
         mapping=mapping,
+        jobs=jobs,
+        accelerate=not no_accelerator,
     )
     if output is not None and any(Path(file).exists() and output.exists() and output.samefile(file) for file in files):
         raise UsageError(f"--output {output}: one of the logs, which would be replaced; write to another file")

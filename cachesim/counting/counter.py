@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from array import array
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from hashlib import blake2b
 from types import TracebackType
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from cachesim.errors import CachesimError
 
 if TYPE_CHECKING:
-    from cachesim.counting.resolve import LoadedTokenizer
+    from cachesim.counting.accelerator import Counting
 
 BATCH_BYTES: Final = 400_000
 """UTF-8 bytes of text handed to the tokenizer at a time: large enough to keep every core busy, small in memory."""
@@ -48,7 +48,7 @@ class TokenCounter:
 
     def __init__(
         self,
-        tokenizer: LoadedTokenizer | Callable[[], LoadedTokenizer],
+        tokenizer: Counting | Callable[[], Counting],
         known: Known,
         *,
         batch_bytes: int = BATCH_BYTES,
@@ -74,21 +74,43 @@ class TokenCounter:
         data = text.encode()
         digest = blake2b(data, digest_size=16).digest()
         slot = self._slots.get(digest)
-        if slot is not None:
-            return slot
-        slot = self._slots[digest] = len(self.counts)
+        return slot if slot is not None else self._new_slot(digest, text, len(data))
+
+    def slot_of(self, digest: bytes) -> int:
+        """The place of a text by its `text_digest`: it is known, or was given to `count_ahead`. Raises KeyError."""
+        slot = self._slots.get(digest)
+        if slot is None:
+            count = self._known(digest)
+            if count is None:
+                raise KeyError(digest)
+            slot = self._known_slot(digest, count)
+        return slot
+
+    def count_ahead(self, digests: bytes, texts: Sequence[bytes]) -> None:
+        """Have texts (UTF-8) counted whose slots are asked for later; digests: their `text_digest`s in a row."""
+        for number, text in enumerate(texts):
+            digest = digests[16 * number : 16 * number + 16]
+            if digest not in self._slots:
+                self._new_slot(digest, text.decode(), len(text))
+
+    def _new_slot(self, digest: bytes, text: str, size: int) -> int:
         count = self._known(digest)
         if count is not None:
-            self.counts.append(count)
-            self._learned.append(0)
-            return slot
+            return self._known_slot(digest, count)
+        slot = self._slots[digest] = len(self.counts)
         self.counts.append(PENDING)
         self._learned.append(1)
         self._slots_queued.append(slot)
         self._texts_queued.append(text)
-        self._bytes_queued += len(data)
+        self._bytes_queued += size
         if self._bytes_queued >= self._batch_bytes:
             self._send()
+        return slot
+
+    def _known_slot(self, digest: bytes, count: int) -> int:
+        slot = self._slots[digest] = len(self.counts)
+        self.counts.append(count)
+        self._learned.append(0)
         return slot
 
     def finish(self) -> None:
@@ -107,10 +129,11 @@ class TokenCounter:
         self._stop()
 
     def new_counts(self) -> Iterator[tuple[bytes, int]]:
-        """(digest, tokens) of each text `known` did not have, in order of first sight; call after `finish()`."""
-        for digest, slot in self._slots.items():
-            if self._learned[slot] and self.counts[slot] != PENDING:
-                yield digest, self.counts[slot]
+        """(digest, tokens) of each text `known` did not have, in order of digests; call after `finish()`."""
+        learned, counts = self._learned, self.counts
+        found = [(digest, slot) for digest, slot in self._slots.items() if learned[slot] and counts[slot] != PENDING]
+        for digest, slot in sorted(found):
+            yield digest, counts[slot]
 
     def __enter__(self) -> TokenCounter:
         return self
@@ -138,7 +161,7 @@ class TokenCounter:
         for worker in self._workers:
             worker.start()
 
-    def _work(self, tokenizer: LoadedTokenizer) -> None:
+    def _work(self, tokenizer: Counting) -> None:
         counts = self.counts
         while (batch := self._batches.get()) is not None:
             # After a failure the queue is still emptied, or a caller waiting to put would wait for ever.
@@ -161,6 +184,8 @@ class TokenCounter:
     def _check(self) -> None:
         if self._stopping:
             raise CachesimError("token counting: the counter was closed before its counts were complete")
+        if isinstance(self._failure, CachesimError):
+            raise self._failure
         if self._failure is not None:
             raise CachesimError(
                 f"token counting with {self._name}: the tokenizer failed on a text "

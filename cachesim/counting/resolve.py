@@ -52,8 +52,13 @@ def load_tokenizer(source: str, version: str | None = None) -> LoadedTokenizer:
     Raises InputError where nothing is found (the message lists what was looked for) and ConfigError where the file
     found is not a tokenizer.json.
     """
+    return read_tokenizer(source, version)[0]
+
+
+def read_tokenizer(source: str, version: str | None = None) -> tuple[LoadedTokenizer, bytes]:
+    """The same, and the file that it was made from."""
     data, exact = _file_of(source)
-    return _load(source, data, version, exact=exact)
+    return _load(source, data, version, exact=exact), data
 
 
 def tokenizer_version(source: str, version: str | None = None) -> str:

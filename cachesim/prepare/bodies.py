@@ -101,9 +101,8 @@ class BodyReader:
     def _chains(self, parts: TakenApart, context: int, shape: Shape) -> tuple[Chain, ...]:
         chains = self._roots[context]
         if parts.known is None:
-            for value, plain in parts.values:
-                chains = self._grow(chains, [self._readings(value, plain, shape)], shape)
-            return chains
+            values = [self._readings(value, plain, shape) for value, plain in parts.values]
+            return self._grow(chains, [values], shape)[-1]
         message = parts.known
         missing: list[KnownMessage] = []
         while message.parent is not None:
@@ -113,19 +112,22 @@ class BodyReader:
                 break
             missing.append(message)
             message = message.parent
+        if not missing:
+            return chains
         missing.reverse()
         # Chains hold hash states, so they are kept only where a history is likely to go on: at its end (the last
         # marked message comes again without its marker), and where this history left a known one.
         ends = {len(missing) - parts.fresh, len(missing)}
-        if missing and b"cache_control" in missing[-1].piece.raw:
+        if b"cache_control" in missing[-1].piece.raw:
             ends.add(len(missing) - 1)
-        start = 0
-        for end in sorted(end for end in ends if end > 0):
-            run = [self._piece_readings(message.piece, shape) for message in missing[start:end]]
-            chains = self._grow(chains, run, shape)
-            missing[end - 1].remember(context, chains)
-            start = end
-        return chains
+        ends.discard(0)
+        readings = [self._piece_readings(message.piece, shape) for message in missing]
+        cuts = sorted(ends)
+        runs = [readings[start:end] for start, end in zip([0, *cuts], cuts, strict=False)]
+        states = self._grow(chains, runs, shape)
+        for end, state in zip(cuts, states, strict=True):
+            missing[end - 1].remember(context, state)
+        return states[-1]
 
     def _piece_readings(self, piece: Piece, shape: Shape) -> tuple[_Reading, ...]:
         """What a message text means under every rule set, worked out once per shape."""
@@ -165,17 +167,28 @@ class BodyReader:
             for message in messages
         ]
 
-    def _grow(self, chains: tuple[Chain, ...], run: Sequence[tuple[_Reading, ...]], shape: Shape) -> tuple[Chain, ...]:
-        """Every rule set's chain after a run of messages; chains that stay equal stay one object."""
-        grown: list[Chain] = []
+    def _grow(
+        self, chains: tuple[Chain, ...], runs: Sequence[Sequence[tuple[_Reading, ...]]], shape: Shape
+    ) -> list[tuple[Chain, ...]]:
+        """Every rule set's chain after each run of messages; chains that stay equal stay one object.
+
+        One rule set after the other over all runs: so the order in which nodes are first seen, which numbers them, does
+        not depend on where a history is cut into runs, and that depends on what the memo knows.
+        """
+        grown: list[list[Chain]] = []
         for place, chain in enumerate(chains):
-            for earlier in range(place):
-                if chains[earlier] is chain and all(readings[earlier] is readings[place] for readings in run):
-                    grown.append(grown[earlier])
-                    break
-            else:
-                grown.append(self._append(chain, [readings[place] for readings in run], shape.slots))
-        return tuple(grown)
+            states: list[Chain] = []
+            for number, run in enumerate(runs):
+                for earlier in range(place):
+                    before = grown[earlier][number - 1] if number else chains[earlier]
+                    if before is chain and all(readings[earlier] is readings[place] for readings in run):
+                        chain = grown[earlier][number]
+                        break
+                else:
+                    chain = self._append(chain, [readings[place] for readings in run], shape.slots)
+                states.append(chain)
+            grown.append(states)
+        return list(zip(*grown, strict=True))
 
     def _append(self, chain: Chain, run: Sequence[_Reading], slots: Slots) -> Chain:
         """`chain` after a run of messages; blocks are hashed together as far as nothing happens in between."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, Protocol
 
 import msgspec
 
@@ -14,7 +14,7 @@ from cachesim.core.policy import BodyRules
 from cachesim.prepare.bodies import BodyReader
 from cachesim.prepare.chains import Facts
 from cachesim.prepare.nodes import Nodes
-from cachesim.prepare.tokenizers import Tokenizers
+from cachesim.prepare.tokenizers import Mapped
 from cachesim.prepare.uri import MESSAGES, OTHER, api_of, query_marker
 
 BATCH: Final = 4096
@@ -31,7 +31,7 @@ PROMPT_COLUMNS: Final = ("row_no", "rules_no", *Prompt._fields)
 
 _NO_USAGE: Final = Usage()
 
-Sink = Callable[[str, dict[str, Sequence[Any]]], None]
+Sink = Callable[[str, Mapping[str, Sequence[Any]]], None]
 """Takes a batch: `requests` or `prompts`, and its columns."""
 
 
@@ -40,17 +40,24 @@ _Read = tuple[Sequence[Prompt], str, str | None, int, int | None, int | None]
 how many messages and tools the body has."""
 
 
+class TokenizerOf(Protocol):
+    """Whoever knows the tokenizer of a model alias."""
+
+    def of(self, alias: str | None) -> Mapped: ...
+
+
 class TraceBuilder:
     """Prepares records one at a time and hands finished rows to `sink` in batches.
 
     rules: distinct body rule sets to prepare for. Records come from the reader, which gave each its time and id.
     """
 
-    def __init__(self, rules: Sequence[BodyRules], tokenizers: Tokenizers, sink: Sink) -> None:
+    def __init__(self, rules: Sequence[BodyRules], tokenizers: TokenizerOf, sink: Sink) -> None:
         self.nodes = Nodes()
         self.facts = Facts()
         self.tokenizers = tokenizers
         self.reader = BodyReader(rules, self.nodes, self.facts)
+        self.rules = self.reader.rules
         self.records = 0
         self.assumed_5m = 0
         self._sink = sink
@@ -122,7 +129,8 @@ class TraceBuilder:
         """What the body of a record holds."""
         nothing = [NO_PROMPT] * len(self.reader.rules)
         if api == OTHER or record.body is None:
-            model = record.model if record.model is not None else _model_of(record.body)
+            body = None if record.body is None else self.reader.parts.restored(record.body)
+            model = record.model if record.model is not None else _model_of(body)
             number = self.tokenizers.of(model).number if model else -1
             return nothing, "not_cacheable" if api == OTHER else "unparseable", model, number, None, None
         try:
@@ -131,8 +139,8 @@ class TraceBuilder:
             return nothing, "unparseable", record.model, -1, None, None
         model = record.model if record.model is not None else parts.rest.model
         mapped = self.tokenizers.of(model)
-        body = self.reader.read(parts, mapped.slots, mapped.number, messages_api=api == MESSAGES, query=query == 1)
-        prompts = [chain.prompt(auto) for chain, auto in zip(body.chains, body.automatic, strict=True)]
+        read = self.reader.read(parts, mapped.slots, mapped.number, messages_api=api == MESSAGES, query=query == 1)
+        prompts = [chain.prompt(auto) for chain, auto in zip(read.chains, read.automatic, strict=True)]
         return prompts, "ok", model, mapped.number, parts.messages, len(parts.rest.tools)
 
     def _uri(self, method: str, uri: str) -> tuple[str, int]:

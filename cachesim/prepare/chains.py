@@ -84,6 +84,13 @@ class Slots:
         """Have a text counted; -1 without a tokenizer."""
         return -1 if self.counter is None else self.counter.slot(text)
 
+    def put(self, node: int, slot: int) -> None:
+        """Note which slot holds the tokens of a node's own block."""
+        by_node = self.by_node
+        if node >= len(by_node):
+            by_node.extend([-1] * (node + 1 - len(by_node)))
+        by_node[node] = slot
+
 
 class ReadBlock(NamedTuple):
     """A block as chains need it: what it is, hash input, count slot and marker fact number (-1: unmarked)."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import secrets
+from contextlib import suppress
 from typing import Final, NamedTuple
 
 import msgspec
@@ -17,6 +18,7 @@ import orjson
 from cachesim.core import ingress
 from cachesim.core.canonical import MAX_DEPTH, Json, JsonError, decode
 from cachesim.core.markers import MarkerFact, marker_fact
+from cachesim.core.model import KNOWN_START
 from cachesim.prepare.memo import KnownMessage, MessageMemo
 
 # A key nobody can guess: if it comes back from the parser in the expected place, the cut was made in the right place.
@@ -27,6 +29,8 @@ _SIMPLE_HEAD: Final = re.compile(rb"\s*\{" + _SCALARS + rb'\s*"messages"\s*:\s*\
 _BIG_MEMBER_BYTES: Final = 256
 _REMEMBERED_RESTS: Final = 4096
 _REMEMBERED_HEADS: Final = 8
+_REMEMBERED_ENDS: Final = 8
+_AFTER_KNOWN: Final = (b"{", b"]")
 MESSAGE_ROOM: Final = MAX_DEPTH - 2
 _MEMBER_ROOM: Final = MAX_DEPTH - 1
 
@@ -75,6 +79,16 @@ class TakenApart(NamedTuple):
         return len(self.values) if self.known is None else self.known.depth
 
 
+class _Walked(NamedTuple):
+    """How far the body at line[start:] was known: up to `position`, behind `known`."""
+
+    line: bytes
+    start: int
+    position: int
+    head: bytes
+    known: KnownMessage
+
+
 class BodyParts:
     """Takes bodies apart, remembering what it has seen."""
 
@@ -82,7 +96,9 @@ class BodyParts:
         self.memo = MessageMemo()
         self._heads: list[bytes] = []
         self._valid_heads: set[bytes] = set()
-        self._walked: tuple[bytes, int, KnownMessage] | None = None
+        self._walked = _Walked(b"", 0, 0, b"", self.memo.root)
+        self._tails: dict[bytes, bytes] = {}
+        self._ends: list[bytes] = []
         self._rests: dict[tuple[bytes, bytes], Rest] = {}
         self._rest_numbers: dict[tuple[bytes, bytes, str | None], int] = {}
         self._big_members: dict[bytes, Json] = {}
@@ -92,41 +108,39 @@ class BodyParts:
         try:
             return self._take_apart(body)
         except (Irregular, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return self._whole(body)
+            return self._whole(self.restored(body))
 
-    def known_prefix(self, line: bytes, start: int) -> bytes:
-        """The beginning of the body at line[start:] up to its first unknown message; b"" if nothing of it is known.
+    def known_prefix(self, line: bytes, start: int) -> int:
+        """How far the body at line[start:] is known, up to its first unknown message; -1 if nothing of it is.
 
-        It is remembered for `take_apart`, which usually gets this very body next.
+        The next body may stand behind KNOWN_START in place of that part.
         """
-        self._walked = None
-        content = self._content_start(line, start)
-        if content < 0 or line[start:content] not in self._valid_heads:
-            return b""
-        known, position = self.memo.walk(line, content)
+        head = self._find_head(line, start)
+        if head is None or head not in self._valid_heads:
+            return -1
+        known, position = self.memo.walk(line, start + len(head))
         if known is self.memo.root:
-            return b""
-        prefix = line[start:position]
-        self._walked = (prefix, content - start, known)
-        return prefix
+            return -1
+        self._walked = _Walked(line, start, position, head, known)
+        return position
+
+    def restored(self, body: bytes) -> bytes:
+        """The body as it stands in the log, whether or not it stands behind KNOWN_START."""
+        if not body.startswith(KNOWN_START):
+            return body
+        line, start, position, _, _ = self._walked
+        return line[start:position] + body[len(KNOWN_START) :]
 
     def _take_apart(self, body: bytes) -> TakenApart:
-        walked, self._walked = self._walked, None
-        if walked is not None and body.startswith(walked[0]):
-            start, known, position = walked[1], walked[2], len(walked[0])
+        if body.startswith(KNOWN_START):
+            _, _, _, head, known = self._walked
+            position = len(KNOWN_START)
         else:
-            start = self._messages_start(body)
-            known, position = self.memo.walk(body, start)
-        head = body[:start]
-        if body[position : position + 1] == b"]":
-            tail = body[position + 1 :]
-            fresh: list[bytes] = []
-        else:
-            if start != position and body[position : position + 1] != b"{":
+            head = self._head(body)
+            known, position = self.memo.walk(body, len(head))
+            if position != len(head) and body[position : position + 1] not in _AFTER_KNOWN:
                 raise Irregular
-            content = bytes(_remainder(b'{"' + _TOKEN.encode() + b'":[' + body[position:]).content)
-            tail = body[position + len(content) - 1 :]
-            fresh = [bytes(raw) for raw in _elements(content)]
+        fresh, tail = self._fresh(body, position)
         rest = self._rest(head, tail)
         for raw in fresh:
             if raw[:1] != b"{":
@@ -137,11 +151,29 @@ class BodyParts:
             known = self.memo.add(known, piece)
         return TakenApart(rest, known, len(fresh), [])
 
-    def _messages_start(self, body: bytes) -> int:
-        """Where the content of the `messages` array begins."""
-        start = self._content_start(body, 0)
-        if start >= 0:
-            return start
+    def _fresh(self, body: bytes, position: int) -> tuple[list[bytes], bytes]:
+        """The messages from `position` on, and what stands behind the array."""
+        if body[position : position + 1] == b"]":
+            return [], body[position + 1 :]
+        for end in self._ends:
+            # What stands before a known end is all of the array if, and only if, it is one.
+            if body.endswith(end):
+                with suppress(msgspec.DecodeError):
+                    elements = _elements(b"[" + body[position : 1 - len(end)])
+                    return list(map(bytes, elements)), self._tails[end]
+        content = bytes(_remainder(b'{"' + _TOKEN.encode() + b'":[' + body[position:]).content)
+        tail = body[position + len(content) - 1 :]
+        if len(self._tails) >= _REMEMBERED_ENDS:
+            del self._tails[next(iter(self._tails))]
+        self._tails[b"]" + tail] = tail
+        self._ends = sorted(self._tails, key=len, reverse=True)
+        return list(map(bytes, _elements(content))), tail
+
+    def _head(self, body: bytes) -> bytes:
+        """What stands before the content of the `messages` array."""
+        head = self._find_head(body, 0)
+        if head is not None:
+            return head
         array = bytes(_cut(body).messages)
         start = body.find(array)
         if array[:1] != b"[" or start < 0:
@@ -151,15 +183,15 @@ class BodyParts:
             start += 1
         self._heads.insert(0, body[:start])
         del self._heads[_REMEMBERED_HEADS:]
-        return start
+        return body[:start]
 
-    def _content_start(self, line: bytes, start: int) -> int:
-        """The same for a body at line[start:] whose head is known or of scalars only; -1 for others."""
+    def _find_head(self, line: bytes, start: int) -> bytes | None:
+        """The same for a body at line[start:] whose head is known or of scalars only; null for others."""
         for head in self._heads:
             if line.startswith(head, start):
-                return start + len(head)
+                return head
         simple = _SIMPLE_HEAD.match(line, start)
-        return -1 if simple is None else simple.end()
+        return None if simple is None else simple.group()
 
     def _rest(self, head: bytes, tail: bytes) -> Rest:
         rest = self._rests.get((head, tail))

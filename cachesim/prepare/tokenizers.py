@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from cachesim.core.calibration import Calibration
+from cachesim.counting.accelerator import Counting
 from cachesim.counting.counter import TokenCounter
 from cachesim.counting.resolve import DEFAULT_TOKENIZER, load_tokenizer, tokenizer_version
 from cachesim.prepare.chains import Slots
@@ -50,19 +51,26 @@ class Mapped(NamedTuple):
 class Tokenizers:
     """Numbers the tokenizers of a trace in order of first use.
 
-    choose: what the configuration says of an alias; known: counts remembered for a tokenizer version.
+    choose: what the configuration says of an alias; known: counts remembered for a tokenizer version; load: the
+    tokenizer of a choice, when the first text has to be counted.
     """
 
     def __init__(
-        self, choose: Callable[[str | None], ModelTokenizer], known: Callable[[str], Mapping[bytes, int]]
+        self,
+        choose: Callable[[str | None], ModelTokenizer],
+        known: Callable[[str], Mapping[bytes, int]],
+        load: Callable[[ModelTokenizer], Counting] = lambda choice: load_tokenizer(*choice),
     ) -> None:
         self._choose = choose
+        self._load = load
         self._known = known
         self._by_alias: dict[str | None, Mapped] = {}
         self._by_version: dict[str, Mapped] = {}
         self._by_choice: dict[ModelTokenizer, Mapped] = {}
         self.used: list[UsedTokenizer] = []
         self.counters: list[TokenCounter] = []
+        self._counters: dict[str, TokenCounter] = {}
+        self._counter_of: dict[str | None, TokenCounter] = {}
         self._unmapped = Mapped(-1, Slots(None))
 
     def of(self, alias: str | None) -> Mapped:
@@ -71,6 +79,19 @@ class Tokenizers:
         if mapped is None:
             mapped = self._by_alias[alias] = self._map(self._choose(alias))
         return mapped
+
+    def slots(self, number: int) -> Slots:
+        """Where the counts of a numbered tokenizer go."""
+        return list(self._by_version.values())[number].slots
+
+    def counter(self, alias: str | None) -> TokenCounter:
+        """Who counts for a model alias that has a tokenizer, be it numbered or not."""
+        counter = self._counter_of.get(alias)
+        if counter is None:
+            choice = self._choose(alias)
+            counter = self._counter(choice, tokenizer_version(choice.source, choice.version))
+            self._counter_of[alias] = counter
+        return counter
 
     def _map(self, choice: ModelTokenizer) -> Mapped:
         if choice.source == UNMAPPED:
@@ -85,11 +106,18 @@ class Tokenizers:
         return mapped
 
     def _new(self, choice: ModelTokenizer, version: str) -> Mapped:
-        # Built only when the first unknown text is counted: a log whose counts are all remembered needs no tokenizer.
-        counter = TokenCounter(lambda: load_tokenizer(choice.source, choice.version), self._known(version))
+        counter = self._counter(choice, version)
         self.used.append(UsedTokenizer(choice.source, version, choice.source != DEFAULT_TOKENIZER))
         self.counters.append(counter)
         return Mapped(len(self.used) - 1, Slots(counter))
+
+    def _counter(self, choice: ModelTokenizer, version: str) -> TokenCounter:
+        # Built only when the first unknown text is counted: a log whose counts are all remembered needs no tokenizer.
+        counter = self._counters.get(version)
+        if counter is None:
+            counter = TokenCounter(lambda: self._load(choice), self._known(version))
+            self._counters[version] = counter
+        return counter
 
     def finish(self) -> None:
         """Wait until every text is counted. Raises CachesimError if a tokenizer failed."""
@@ -98,7 +126,7 @@ class Tokenizers:
 
     def close(self) -> None:
         """Stop counting, for interrupts."""
-        for counter in self.counters:
+        for counter in self._counters.values():
             counter.close()
 
     def cumulative(self, parents: array[int]) -> list[array[int]]:

@@ -210,9 +210,7 @@ def insert_frame(con: duckdb.DuckDBPyConnection, table: str, columns: Mapping[st
     import duckdb
     import polars as pl
 
-    types = dict(
-        con.execute("SELECT column_name, data_type FROM duckdb_columns() WHERE table_name = ?", [table]).fetchall()
-    )
+    types = {name: str(kind) for name, kind, *_ in con.execute(f'SELECT * FROM "{table}" LIMIT 0').description}
     series = [_series(name, types[name], values) for name, values in columns.items()]
     frame = pl.DataFrame(series)
     if frame.height == 0:

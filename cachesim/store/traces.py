@@ -6,14 +6,15 @@ import json
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from cachesim.core.calibration import Calibration, scaled
 from cachesim.core.markers import MarkerFact
 from cachesim.core.model import BadLine
 from cachesim.core.policy import DEFAULT_PRESET, PRESETS, BodyRules
-from cachesim.prepare.builder import TraceBuilder
-from cachesim.prepare.tokenizers import UsedTokenizer
+from cachesim.prepare.chains import Facts
+from cachesim.prepare.nodes import Nodes
+from cachesim.prepare.tokenizers import Tokenizers, UsedTokenizer
 from cachesim.store.calibrate import Choose, calibrate
 from cachesim.store.db import insert_frame
 
@@ -119,6 +120,19 @@ class PreparedTrace:
         return None
 
 
+class Prepared(Protocol):
+    """What is known of a log besides the rows that were staged. records: how many of them."""
+
+    @property
+    def nodes(self) -> Nodes: ...
+    @property
+    def facts(self) -> Facts: ...
+    @property
+    def rules(self) -> tuple[BodyRules, ...]: ...
+    @property
+    def records(self) -> int: ...
+
+
 class TraceWriter:
     """Writes one trace inside the caller's transaction: `stage` while reading, then `finish`."""
 
@@ -130,7 +144,7 @@ class TraceWriter:
         con.execute(_STAGING)
 
     def stage(self, kind: str, columns: Mapping[str, Sequence[Any]]) -> None:
-        """Take a batch of `requests` or `prompts` from the builder."""
+        """Take a batch of `requests` or `prompts`, by column."""
         insert_frame(self._con, f"staged_{kind}", columns)
 
     def bad_lines(self, lines: Sequence[BadLine]) -> None:
@@ -152,19 +166,20 @@ class TraceWriter:
     def finish(
         self,
         digest: str,
-        builder: TraceBuilder,
+        prepared: Prepared,
+        counted: Tokenizers,
         inputs: Sequence[TraceInput],
         facts: dict[str, Any],
         choose: Choose,
     ) -> PreparedTrace:
-        """Store everything the builder knows, calibrate, and put the requests in replay order."""
-        nodes, con = builder.nodes, self._con
-        cumulative = builder.tokenizers.cumulative(nodes.parents)
-        tokenizers = list(builder.tokenizers.used)
-        self._store_nodes(builder, cumulative)
-        self._store_counts(builder)
+        """Store everything that is known, calibrate, and put the requests in replay order."""
+        nodes, con = prepared.nodes, self._con
+        cumulative = counted.cumulative(nodes.parents)
+        tokenizers = list(counted.used)
+        self._store_nodes(nodes, cumulative)
+        self._store_counts(counted)
         parameters = {"trace": self.trace_no}
-        whole = builder.reader.rules.index(PRESETS[DEFAULT_PRESET].body_rules)
+        whole = prepared.rules.index(PRESETS[DEFAULT_PRESET].body_rules)
         con.execute(_ORDER, {"own_times": facts["synthetic_times"] == 0})
         con.execute(_LOCAL, {**parameters, "rules": whole})
         calibrated = calibrate(con, tokenizers, choose)
@@ -172,17 +187,17 @@ class TraceWriter:
         tokenizers += calibrated.tokenizers
         con.execute(_REQUESTS, {**parameters, "any_usage": facts["usage_reported"]})
         con.execute(_PROMPTS, parameters)
-        facts = {**facts, **self._order_facts(builder), "not_calibrated": calibrated.left}
-        self._store_head(digest, builder, inputs, tokenizers, facts)
+        facts = {**facts, **self._order_facts(prepared.records), "not_calibrated": calibrated.left}
+        self._store_head(digest, prepared, inputs, tokenizers, facts)
         con.execute("DROP TABLE staged_requests; DROP TABLE staged_prompts; DROP TABLE staged_order")
         con.execute("DROP TABLE staged_local; DROP TABLE staged_calibrated")
         return PreparedTrace(
             trace_no=self.trace_no,
             digest=digest,
-            request_count=builder.records - facts["duplicates"],
+            request_count=prepared.records - facts["duplicates"],
             facts=facts,
-            rules=list(builder.reader.rules),
-            markers=list(builder.facts.all),
+            rules=list(prepared.rules),
+            markers=list(prepared.facts.all),
             tokenizers=tokenizers,
             parents=nodes.parents,
             prefixes=nodes.prefixes,
@@ -191,8 +206,7 @@ class TraceWriter:
             cumulative=cumulative,
         )
 
-    def _store_nodes(self, builder: TraceBuilder, cumulative: Sequence[array[int]]) -> None:
-        nodes = builder.nodes
+    def _store_nodes(self, nodes: Nodes, cumulative: Sequence[array[int]]) -> None:
         for start in range(0, len(nodes), _CHUNK * 8):
             part = slice(start, start + _CHUNK * 8)
             count = len(nodes.digests[part])
@@ -218,8 +232,8 @@ class TraceWriter:
                 }
                 insert_frame(self._con, "node_tokens", {**columns, "cumulative_tokens": totals[part]})
 
-    def _store_counts(self, builder: TraceBuilder) -> None:
-        for tokenizer, counter in zip(builder.tokenizers.used, builder.tokenizers.counters, strict=True):
+    def _store_counts(self, counted: Tokenizers) -> None:
+        for tokenizer, counter in zip(counted.used, counted.counters, strict=True):
             learned = list(counter.new_counts())
             columns: dict[str, Sequence[Any]] = {
                 "version": [tokenizer.version] * len(learned),
@@ -228,24 +242,24 @@ class TraceWriter:
             }
             insert_frame(self._con, "token_counts", columns)
 
-    def _order_facts(self, builder: TraceBuilder) -> dict[str, int]:
+    def _order_facts(self, records: int) -> dict[str, int]:
         row = self._con.execute(
             "SELECT count(*), count(DISTINCT request) FROM staged_requests JOIN staged_order USING (row_no)"
         ).fetchone()
         assert row is not None
-        return {"duplicates": builder.records - row[0], "repeated_ids": row[0] - row[1]}
+        return {"duplicates": records - row[0], "repeated_ids": row[0] - row[1]}
 
     def _store_head(
         self,
         digest: str,
-        builder: TraceBuilder,
+        prepared: Prepared,
         inputs: Sequence[TraceInput],
         tokenizers: Sequence[UsedTokenizer],
         facts: dict[str, Any],
     ) -> None:
-        rules = json.dumps([asdict(r) for r in builder.reader.rules])
-        row = [self.trace_no, digest, builder.records - facts["duplicates"], json.dumps(facts, sort_keys=True), rules]
-        self._con.execute("INSERT INTO traces VALUES (?, ?, ?, ?, ?, ?)", [*row, json.dumps(builder.facts.all)])
+        rules = json.dumps([asdict(r) for r in prepared.rules])
+        row = [self.trace_no, digest, prepared.records - facts["duplicates"], json.dumps(facts, sort_keys=True), rules]
+        self._con.execute("INSERT INTO traces VALUES (?, ?, ?, ?, ?, ?)", [*row, json.dumps(prepared.facts.all)])
         for number, i in enumerate(inputs):
             values = [self.trace_no, number, i.name, i.bytes, i.sha256, i.log_format, i.records, i.bad_lines]
             self._con.execute("INSERT INTO trace_inputs VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)

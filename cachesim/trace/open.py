@@ -11,13 +11,13 @@ import sys
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 import msgspec
 
 from cachesim.core.model import BadLine
 from cachesim.errors import InputError
-from cachesim.trace.stored import HEAD_BYTES, LogBytes, unreadable
+from cachesim.trace.stored import HEAD_BYTES, Damage, LogBytes, unreadable
 
 Line: TypeAlias = tuple[int, int, bytes]
 """1-based number, byte offset in the decompressed stream, and the line as it stands there, with its line end."""
@@ -30,7 +30,7 @@ MAX_LINE_BYTES: Final = 256 << 20
 
 STDIN_NAME: Final = "<stdin>"
 _NEWLINE: Final = 10
-_BOM: Final = b"\xef\xbb\xbf"
+BOM: Final = b"\xef\xbb\xbf"
 _NOT_TEXT: Final = {
     b"PK\x03\x04": "a zip archive",
     b"BZh": "bzip2 data",
@@ -39,6 +39,13 @@ _NOT_TEXT: Final = {
     b"PAR1": "a Parquet file",
     b"SQLite format 3": "an SQLite database",
 }
+
+
+class Damageable(Protocol):
+    """What knows why its lines ended early."""
+
+    @property
+    def damage(self) -> Damage | None: ...
 
 
 class Source:
@@ -86,7 +93,7 @@ class Source:
 
     def lines_of(self, data: LogBytes, max_line_bytes: int = MAX_LINE_BYTES) -> Iterator[Line | BadLine]:
         """The lines of content that nothing was read of yet."""
-        kind = _not_text(data.head)
+        kind = not_text(data.head)
         if kind is not None:
             reason, message = kind
             _, digest = data.finish()
@@ -96,7 +103,7 @@ class Source:
         yield from self._split(stream.readline, offset, data, max_line_bytes)
 
     def _split(
-        self, readline: Callable[[int], bytes], offset: int, data: LogBytes, limit: int
+        self, readline: Callable[[int], bytes], offset: int, data: Damageable, limit: int
     ) -> Iterator[Line | BadLine]:
         number = 0
         while line := readline(limit + 1):
@@ -116,7 +123,7 @@ class Source:
         if data.damage is not None:
             yield self._damaged(data, number + 1, offset, b"")
 
-    def _damaged(self, data: LogBytes, number: int, offset: int, line: bytes) -> BadLine:
+    def _damaged(self, data: Damageable, number: int, offset: int, line: bytes) -> BadLine:
         assert data.damage is not None
         digest = hashlib.sha256(line).hexdigest()
         return BadLine(self.file_no, number, offset, data.damage.reason, data.damage.message, digest, line)
@@ -161,7 +168,7 @@ def find_sources(arguments: Iterable[str]) -> tuple[list[Source], list[str]]:
 def text_of(data: LogBytes) -> tuple[io.BufferedReader[LogBytes], int]:
     """The content as a stream from behind a byte order mark, and the offset of its first byte."""
     stream = io.BufferedReader(data, 1 << 20)
-    return stream, len(stream.read(len(_BOM))) if data.head.startswith(_BOM) else 0
+    return stream, len(stream.read(len(BOM))) if data.head.startswith(BOM) else 0
 
 
 def utf8_name(name: str) -> str:
@@ -220,7 +227,7 @@ def _is_json(line: bytes) -> bool:
     return True
 
 
-def _not_text(head: bytes) -> tuple[str, str] | None:
+def not_text(head: bytes) -> tuple[str, str] | None:
     """Why a file that starts with `head` is no text in UTF-8: reason code and sentence, else None."""
     head = head[:HEAD_BYTES]
     advice = "expected lines of JSON in UTF-8"

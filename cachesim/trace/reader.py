@@ -125,9 +125,14 @@ def read_records(
     Formats are found before anything is delivered. Raises UsageError for options that do not fit, InputError for a
     file of unknown format; while iterating, InputError for a file that cannot be read any more.
     """
+    return read_files(find_formats(sources, options, progress), options, progress, facts, known)
+
+
+def find_formats(sources: Sequence[Source], options: ReadOptions, progress: Progress | None = None) -> list[LogFile]:
+    """The sources with their formats, ready to be read. Raises as `read_records` does before it delivers anything."""
     if (options.start_us is None) != (options.interval_us is None):
         raise UsageError("--start and --interval: only one of them is given; give both or none")
-    forced = _forced(options)
+    forced = forced_format(options)
     files = [identify(source, forced, progress) for source in sources]
     for file in files:
         if file.format is not None and not file.format.has_times and options.start_us is None:
@@ -135,14 +140,28 @@ def read_records(
                 f"{file.source.name}: {file.format.name} files have no times; "
                 "give --start and --interval, such as --start 2026-01-01T00:00:00Z --interval 1s"
             )
+    return files
+
+
+def read_files(
+    files: Sequence[LogFile],
+    options: ReadOptions,
+    progress: Progress | None = None,
+    facts: ReadFacts | None = None,
+    known: KnownPrefix | None = None,
+    *,
+    name_records: bool = True,
+) -> Iterator[LogRecord | BadLine]:
+    """The same for files whose formats are known. name_records: give those without an id one from file and line."""
     facts = ReadFacts() if facts is None else facts
     facts.files[:] = [FileFacts(file.source.name, file.format.name if file.format else None) for file in files]
     joins = [file.join for file in files]
     facts.only_answers = joins[-1].alone if all(joins) and joins[-1] is not None else None
-    return _Reading(files, options, progress, facts, known).run()
+    return _Reading(files, options, progress, facts, known, name_records).run()
 
 
-def _forced(options: ReadOptions) -> Format | None:
+def forced_format(options: ReadOptions) -> Format | None:
+    """The format that the options say all files have. Raises UsageError, and what a mapping file is refused for."""
     if options.mapping is None:
         return None if options.log_format is None else named_format(options.log_format)
     if options.log_format is not None:
@@ -155,16 +174,18 @@ class _Reading:
 
     def __init__(
         self,
-        files: list[LogFile],
+        files: Sequence[LogFile],
         options: ReadOptions,
         progress: Progress | None,
         facts: ReadFacts,
         known: KnownPrefix | None,
+        name_records: bool,
     ) -> None:
         self.files = files
         self.options = options
         self.progress = progress
         self.known = known
+        self.name_records = name_records
         self.facts = facts
         self.answers: dict[tuple[str, str], dict[str, Any]] = {}
         self.used_answers: set[tuple[str, str]] = set()
@@ -286,7 +307,8 @@ class _Reading:
             facts.filtered += 1
             return False
         if record.id is None:
-            record.id = f"{facts.name}:{record.line}"
+            if self.name_records:
+                record.id = f"{facts.name}:{record.line}"
         elif self.joins:
             self._answer(record, facts)
         self._scope(record, facts)

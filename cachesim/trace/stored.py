@@ -182,9 +182,12 @@ def unreadable(name: str, error: OSError) -> InputError:
 def _decompressed(magic: bytes, chunks: Iterator[bytes]) -> Iterator[bytes]:
     if magic.startswith(_GZIP):
         return _gunzip(chunks)
-    if magic.startswith(_ZSTD) or (magic[1:4] == _ZSTD_SKIPPABLE and magic[0] >> 4 == 5):
-        return _unzstd(chunks)
-    return chunks
+    return _unzstd(chunks) if is_compressed(magic) else chunks
+
+
+def is_compressed(head: bytes) -> bool:
+    """Whether a file that starts like this is one that is decompressed for reading."""
+    return head.startswith((_GZIP, _ZSTD)) or (head[1:4] == _ZSTD_SKIPPABLE and head[0] >> 4 == 5)
 
 
 def _gunzip(chunks: Iterable[bytes]) -> Iterator[bytes]:

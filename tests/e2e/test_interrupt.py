@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from e2e_support import Cli, lines
@@ -36,11 +37,11 @@ def large_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def start(log: Path, folder: Path, *args: str) -> subprocess.Popen[str]:
+def start(log: Path, folder: Path, *args: str, **more: Any) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "cachesim", "replay", str(log), "--format", "json", *args]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
-        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **more
     )
 
 
@@ -75,6 +76,27 @@ def test_an_interrupted_replay_leaves_the_database_as_it_was(cli: Cli, tmp_path:
     assert err == ""
     assert after == undisturbed
     assert len(json.loads(after)["rows"]) > 1
+
+
+def group_ends(group: int) -> bool:
+    """Whether every process of the group ends within five seconds."""
+    for _ in range(100):
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def test_ctrl_c_reaches_every_process_and_is_told_once(tmp_path: Path, large_log: Path) -> None:
+    """A terminal sends it to the whole group, at any time: also while processes are only being started."""
+    for wait_s in (0.6, 0.9, 1.3):
+        process = start(large_log, tmp_path, "--jobs", "2", "--db", "parts.duckdb", start_new_session=True)
+        time.sleep(wait_s)
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.communicate() == ("", "cachesim: interrupted\n")
+        assert group_ends(process.pid)
 
 
 def test_ctrl_c_before_anything_is_stored_leaves_no_run(cli: Cli, tmp_path: Path) -> None:

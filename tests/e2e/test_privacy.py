@@ -119,7 +119,7 @@ def test_a_bug_does_not_quote_the_data(safe: Cli, monkeypatch: pytest.MonkeyPatc
     def fail(*_: object, **__: object) -> None:
         raise ValueError(f"{KEY} {SECRET}")
 
-    monkeypatch.setattr("cachesim.pipeline.read_records", fail)
+    monkeypatch.setattr("cachesim.pipeline.find_formats", fail)
     with pytest.raises(AssertionError, match="this is a bug in cachesim: ValueError"):
         safe("replay", "log.jsonl", "--db", "bug.duckdb")
 

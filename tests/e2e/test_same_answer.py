@@ -41,7 +41,7 @@ def test_the_same_log_again_is_not_read_again(cli: Cli, options: Options, monkey
     def read(*_: object, **__: object) -> None:
         raise AssertionError("read again")
 
-    monkeypatch.setattr("cachesim.pipeline.read_records", read)
+    monkeypatch.setattr("cachesim.pipeline.find_formats", read)
     again = cli("replay", "log.jsonl", *options, "--format", "json")
     assert again == first
     other = cli("replay", "log.jsonl", *options, "--markers", "automatic", "--format", "json").json()

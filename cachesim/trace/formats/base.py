@@ -20,8 +20,11 @@ from cachesim.trace.times import decimal_of, parse_time
 Row: TypeAlias = Mapping[str, Any]
 DecodeLine: TypeAlias = Callable[[bytes, int, int, int], LogRecord]
 """(line, file_no, line number, byte offset) -> record. Raises DECODE_ERRORS or NotARequest."""
-KnownPrefix: TypeAlias = Callable[[bytes, int], bytes]
-"""(line, where its body begins) -> the part of the body that needs no scanning, up to between two messages; or b"" """
+KnownPrefix: TypeAlias = Callable[[bytes, int], int]
+"""(line, where its body begins) -> where in the line its first unknown message begins; -1 if nothing is known.
+
+What lies between needs no scanning; the record's body then has KNOWN_START in its place.
+"""
 DecodeKnownLine: TypeAlias = Callable[[bytes, int, int, int, KnownPrefix], LogRecord]
 DecodeDocument: TypeAlias = Callable[[bytes, int], "Iterator[LogRecord | BadLine | NotARequest]"]
 """(document, file_no) -> its requests, and as data the parts that are none or cannot be used, numbered together from 1.

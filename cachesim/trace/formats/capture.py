@@ -5,13 +5,12 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-import secrets
 from decimal import Decimal
 from typing import Any, Final
 
 import msgspec
 
-from cachesim.core.model import LogRecord
+from cachesim.core.model import KNOWN_START, LogRecord
 from cachesim.trace.formats.base import (
     CHAT_PATH,
     Format,
@@ -56,7 +55,6 @@ _HEAD: Final = re.compile(
     rb'\s*\{(?:\s*"(?!body")[^"\\]*"\s*:\s*'
     rb'(?:"[^"\\]*"|[^\s"\[\]{},\\]+|\{(?:[^{}"\\]|"[^"\\]*")*+\})\s*,)*+\s*"body"\s*:\s*(?=\{)'
 )
-_STAND_IN: Final = b'{"' + secrets.token_hex(16).encode() + b'":['
 _decode: Final = row_decoder(_Line, "at", "duration_ms", "status", "success", "usage", "batch_created_at", "tags")
 
 
@@ -68,20 +66,17 @@ def decode_line(line: bytes, file_no: int, number: int, offset: int) -> LogRecor
 
 
 def decode_known_line(line: bytes, file_no: int, number: int, offset: int, known: KnownPrefix) -> LogRecord:
-    """The same, without scanning the part of the body that is `known`. Raises DECODE_ERRORS.
-
-    The known part ends between two messages, so the rest is decoded behind a stand-in that opens as many brackets.
-    """
+    """The same, without scanning the part of the body that is `known`. Raises DECODE_ERRORS."""
     head = _HEAD.match(line)
     start = -1 if head is None else head.end()
-    prefix = known(line, start) if start > 0 else b""
-    if not prefix:
+    end = known(line, start) if start > 0 else -1
+    if end < 0:
         return decode_line(line, file_no, number, offset)
-    row = _decode(line[:start] + _STAND_IN + line[start + len(prefix) :])
+    row = _decode(line[:start] + KNOWN_START + line[end:])
     rest = bytes(row.body)
-    if not rest.startswith(_STAND_IN) or row.body_b64 is not None:  # a second `body` further on
+    if not rest.startswith(KNOWN_START) or row.body_b64 is not None:  # a second `body` further on
         return decode_line(line, file_no, number, offset)
-    return _record(row, prefix + rest[len(_STAND_IN) :], line, file_no, number, offset)
+    return _record(row, rest, line, file_no, number, offset)
 
 
 def _record(row: _Line, body: bytes, line: bytes, file_no: int, number: int, offset: int) -> LogRecord:

@@ -1,0 +1,218 @@
+"""Starting reading processes and taking in what they send, whatever becomes of them."""
+
+from __future__ import annotations
+
+import hashlib
+import signal
+import struct
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from tempfile import SpooledTemporaryFile
+from typing import TYPE_CHECKING, Any, Final
+
+import cachesim.errors
+from cachesim.core.model import BadLine
+from cachesim.errors import CachesimError
+from cachesim.parallel.merge import Merger
+from cachesim.parallel.messages import ADVANCE, FAILED, FINISHED, TEXTS, Failed, Finished, Rows, Texts, decode
+from cachesim.parallel.worker import Task, work
+from cachesim.trace.open import Progress, Source
+from cachesim.trace.ranges import Part
+from cachesim.trace.stored import unreadable
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+    from multiprocessing.process import BaseProcess
+
+_SPOOL_BYTES: Final = 32 << 20
+_CHUNK_BYTES: Final = 4 << 20
+_LENGTH: Final = struct.Struct("<Q")
+
+
+def gather(
+    shares: Sequence[Sequence[Part]],
+    task: Task,
+    sources: Sequence[Source],
+    merger: Merger,
+    progress: Progress | None = None,
+) -> Iterator[BadLine]:
+    """Read each share in a process of its own into `merger`; gives the bad lines, in order.
+
+    Afterwards the sources know their sizes and SHA-256. Raises what reading them here would raise, and CachesimError
+    for a process that ended early; processes never outlive the call.
+    """
+    with _started([replace(task, parts=share) for share in shares]) as processes, _Digests(sources, shares) as digests:
+        yield from _Gathering(processes, merger, progress or (lambda n: None)).run()
+        digests.finish()
+
+
+class _Process:
+    """A reading process and what it sent before its turn: rows are few, but of a long log too many for memory."""
+
+    def __init__(self, process: BaseProcess, connection: Connection) -> None:
+        self.process = process
+        self.connection = connection
+        self.ended = False
+        self._early: Any = SpooledTemporaryFile(_SPOOL_BYTES)  # noqa: SIM115  closed by `close`
+
+    def keep(self, message: bytes) -> None:
+        """Keep a message for later."""
+        self._early.write(_LENGTH.pack(len(message)))
+        self._early.write(message)
+
+    def early(self) -> Iterator[bytes]:
+        """The messages that were kept, once."""
+        self._early.seek(0)
+        while length := self._early.read(_LENGTH.size):
+            yield self._early.read(_LENGTH.unpack(length)[0])
+
+    def close(self) -> None:
+        """End the process, whatever it is doing."""
+        self.process.kill()
+        self.process.join()
+        self.connection.close()
+        self._early.close()
+
+
+class _Gathering:
+    """Receives from all processes at once; their rows are taken in one process after the other."""
+
+    def __init__(self, processes: Sequence[_Process], merger: Merger, progress: Progress) -> None:
+        self._processes = processes
+        self._merger = merger
+        self._progress = progress
+
+    def run(self) -> Iterator[BadLine]:
+        for number, process in enumerate(self._processes):
+            if number:
+                self._merger.start_process()
+                for message in process.early():
+                    yield from self._take(message)
+            while not process.ended:
+                yield from self._receive(process)
+
+    def _receive(self, current: _Process) -> Iterator[BadLine]:
+        """Wait for messages, and take them: all from the current process, texts to count from any."""
+        from multiprocessing.connection import wait
+
+        open_ = {process.connection: process for process in self._processes if not process.ended}
+        for ready in wait(list(open_)):
+            process = open_[ready]  # type: ignore[index]
+            try:
+                message = process.connection.recv_bytes()
+            except (EOFError, OSError):
+                raise _ended_early(process.process) from None
+            process.ended = message[:1] in (FINISHED, FAILED)
+            if process is current or message[:1] in (TEXTS, ADVANCE):
+                yield from self._take(message)
+            else:
+                process.keep(message)
+
+    def _take(self, message: bytes) -> Iterator[BadLine]:
+        match decode(message):
+            case Rows() as rows:
+                yield from self._merger.add(rows)
+            case Texts() as texts:
+                self._merger.tokenizers.counter(texts.alias).count_ahead(texts.digests, texts.texts)
+            case Finished() as finished:
+                self._merger.finish_process(finished)
+            case Failed() as failed:
+                raise getattr(cachesim.errors, failed.kind)(failed.message)
+            case read:
+                self._progress(read)
+
+
+def _ended_early(process: BaseProcess) -> CachesimError:
+    process.join()
+    code = process.exitcode or 0
+    how = f"by signal {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
+    return CachesimError(
+        f"reading: one of several processes ended early ({how}), perhaps for memory; nothing was stored; "
+        "try again with --jobs 1"
+    )
+
+
+@contextmanager
+def _started(tasks: Sequence[Task]) -> Iterator[list[_Process]]:
+    """A process for each task; they are ended with the block."""
+    import multiprocessing
+
+    context = multiprocessing.get_context("spawn")
+    started: list[_Process] = []
+    try:
+        with _interrupts_blocked():
+            for task in tasks:
+                ours, theirs = context.Pipe(duplex=False)
+                process = context.Process(target=work, args=(theirs, task), daemon=True)
+                process.start()
+                theirs.close()
+                started.append(_Process(process, ours))
+        yield started
+    finally:
+        for one in started:
+            one.close()
+
+
+@contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """Processes started within inherit it, so that Ctrl-C is for the parent alone from their first moment."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    from multiprocessing import resource_tracker
+
+    resource_tracker.ensure_running()  # or the first process would start it, and it leaves the signal unblocked
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class _Digests:
+    """Hashes, in a thread beside everything else, the files that are read in pieces."""
+
+    def __init__(self, sources: Sequence[Source], shares: Sequence[Sequence[Part]]) -> None:
+        sizes: dict[int, int] = {}
+        for part in (part for share in shares for part in share if part.end is not None):
+            sizes[part.file_no] = max(sizes.get(part.file_no, 0), part.end or 0)
+        self._sizes = sizes
+        self._sources = sources
+        self._stopped = False
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="cachesim-sha256", daemon=True)
+
+    def __enter__(self) -> _Digests:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopped = True
+        self._thread.join()
+
+    def finish(self) -> None:
+        """Wait for the digests. Raises InputError for a file that cannot be read."""
+        self._thread.join()
+        if self._failure is not None:
+            raise self._failure
+
+    def _run(self) -> None:
+        try:
+            for file_no, size in self._sizes.items():
+                self._hash(self._sources[file_no], size)
+        except BaseException as failure:  # told by `finish`
+            self._failure = failure
+
+    def _hash(self, source: Source, size: int) -> None:
+        assert source.path is not None
+        digest, left = hashlib.sha256(), size
+        try:
+            with source.path.open("rb", buffering=0) as file:
+                while left and not self._stopped and (piece := file.read(min(left, _CHUNK_BYTES))):
+                    digest.update(piece)
+                    left -= len(piece)
+        except OSError as error:
+            raise unreadable(source.name, error) from error
+        source.size, source.sha256 = size - left, digest.hexdigest()
