@@ -13,7 +13,7 @@ from math import log2
 from string import ascii_letters
 from typing import TYPE_CHECKING, Final
 
-from cachesim.report.columns import Kind
+from cachesim.report.column import Kind
 from cachesim.report.formats import clean
 from cachesim.report.tables import money, number
 

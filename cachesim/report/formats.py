@@ -14,7 +14,8 @@ from typing import IO, TYPE_CHECKING, Any, Final
 
 import orjson
 
-from cachesim.report.columns import Kind, kind_of
+from cachesim.report.column import Kind
+from cachesim.report.columns import kind_of
 from cachesim.report.times import instant_text
 
 if TYPE_CHECKING:

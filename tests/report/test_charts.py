@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from cachesim.report.charts import Mark, Points, curve_text
-from cachesim.report.columns import Kind
+from cachesim.report.column import Kind
 
 FLOORS = (256, 512, 1024, 2048, 4096)
 BILL: Points = list(zip(FLOORS, map(Decimal, ("0.30", "0.26", "0.22", "0.24", "0.30")), strict=True))
