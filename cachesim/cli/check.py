@@ -24,7 +24,7 @@ from cachesim.cli.inputs import (
     Zone,
 )
 from cachesim.cli.lazy import examples
-from cachesim.cli.output import Form, Output, Quiet, console, emit, screen
+from cachesim.cli.output import Form, Output, Quiet, console, emit, keep_inputs, screen
 from cachesim.errors import CachesimError
 from cachesim.report.formats import Format
 
@@ -86,6 +86,7 @@ def check(
     from cachesim.check import BadLineSample, check_log
     from cachesim.store.db import IN_MEMORY, open_database
 
+    keep_inputs(files, output=output, bad_lines=bad_lines)
     arguments = Arguments(
         files,
         config,
