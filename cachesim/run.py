@@ -16,6 +16,7 @@ from cachesim.core.pricing import billed_split, fit_split
 from cachesim.errors import CannotEvaluate, UsageError
 from cachesim.index.memory import MemoryIndex
 from cachesim.replay import Classified, IdealBound, Lane
+from cachesim.sensitivity import PERCENTS, Answers, Sensitivity, moved_counts
 from cachesim.store.earlier import inherit_prefixes
 from cachesim.store.index_state import Places, load_index, save_index
 from cachesim.store.runs import Prices, RunWriter
@@ -118,6 +119,12 @@ class Run:
                 self._lane_variants.append([])
             self._lane_variants[variant.lane].append(variant)
         self._places = [Places(trace, self._scopes) for _ in self._lanes]
+        counts = {percent: moved_counts(trace.cumulative, percent) for percent in PERCENTS}
+        self._sensitivity = {
+            number: Sensitivity(lane, trace, counts)
+            for number, lane in enumerate(self._lanes)
+            if lane.policy is plan.policies[0]
+        }
 
     def execute(
         self,
@@ -143,6 +150,8 @@ class Run:
             last_us = rows[-1].request.at_us
             progress(len(rows))
         self.writer.prices(prices)
+        for sensitivity in self._sensitivity.values():
+            sensitivity.store(self._con, self.writer.run_no)
         for lane_no, lane in enumerate(self._lanes):
             numbers = [variant.number for variant in self._lane_variants[lane_no]]
             save_index(self._con, self.writer.run_no, numbers, lane, self._places[lane_no], last_us)
@@ -185,29 +194,20 @@ class Run:
 
     def _replay(
         self, rows: Sequence[TraceRow], lane_no: int, lane: Lane, priced: Sequence[Sequence[int | None]]
-    ) -> list[Classified]:
+    ) -> Sequence[Classified]:
         variants = self._lane_variants[lane_no]
         gate = variants[0].tariff.gate
-        rule = lane.policy.billing_rule
         place = self._distinct.index(self._rules_nos[lane.policy.name])
-        results: list[Classified] = []
-        billed = []
-        for row in rows:
-            request = row.request
-            floor = gate(request.model, request.at_us) if request.model is not None else None
-            result = lane.arrive(request, row.prompts[place], floor)
-            results.append(result)
-            split = result.classification
-            prompt_tokens = row.prompt_tokens or 0
-            if split is None:
-                billed.append(billed_split(prompt_tokens, 0, 0, 0, 0, rule))
-            else:
-                parts = (split.read, *split.creation)
-                fitting = fit_split(prompt_tokens, *parts) if row.calibrated else parts
-                billed.append(billed_split(prompt_tokens, *fitting, rule))
-        for variant in variants:
-            numbers = priced[self.plan.tariffs.index(variant.tariff)]
-            self.writer.classified(variant.number, rows[0].request.seq, results, billed, numbers)
+
+        def answers(rows: Sequence[TraceRow], lane: Lane) -> Answers:
+            return _answers(rows, lane, gate, place)
+
+        results, billed = found = answers(rows, lane)
+        prices = {variant.number: priced[self.plan.tariffs.index(variant.tariff)] for variant in variants}
+        for number, own in prices.items():
+            self.writer.classified(number, rows[0].request.seq, results, billed, own)
+        if lane_no in self._sensitivity:
+            self._sensitivity[lane_no].follow(rows, found, answers, prices)
         return results
 
     # -- the index between runs
@@ -220,6 +220,8 @@ class Run:
             load_index(self._con, run_no, number, lane, places)
         rules_of_bounds = [self.trace.rules[number] for number in self._distinct]
         inherit_prefixes(self._con, run_no, self.trace, rules_of_bounds, self._scopes, ideals)
+        for sensitivity in self._sensitivity.values():
+            sensitivity.inherit()
 
 
 def same_variant(
@@ -240,6 +242,27 @@ def same_variant(
             "the options that run had"
         )
     return int(row[0])
+
+
+def _answers(rows: Sequence[TraceRow], lane: Lane, gate: Callable[[str, int], int | None], place: int) -> Answers:
+    """What a lane says of requests, and what is billed; gate: the floor in force; place: which prompts it reads."""
+    rule = lane.policy.billing_rule
+    results: list[Classified] = []
+    billed = []
+    for row in rows:
+        request = row.request
+        floor = gate(request.model, request.at_us) if request.model is not None else None
+        result = lane.arrive(request, row.prompts[place], floor)
+        results.append(result)
+        split = result.classification
+        prompt_tokens = row.prompt_tokens or 0
+        if split is None:
+            billed.append(billed_split(prompt_tokens, 0, 0, 0, 0, rule))
+        else:
+            parts = (split.read, *split.creation)
+            fitting = fit_split(prompt_tokens, *parts) if row.calibrated else parts
+            billed.append(billed_split(prompt_tokens, *fitting, rule))
+    return results, billed
 
 
 def _price(prices: Prices, row: TraceRow) -> int | None:

@@ -17,10 +17,10 @@ from typing import Any, Final
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from cachesim.cli import check, policies, runs, tariffs
+from cachesim.cli import check, conformance, policies, runs, tariffs
 from cachesim.fan_out import CATCHING
 from cachesim.recommend import Objective
-from cachesim.report import changes, compare, drift, gate, losers, rehearsal, sweeps
+from cachesim.report import changes, compare, drift, gate, lives, losers, rehearsal, sensitivity, sweeps
 from cachesim.report.columns import COLUMNS, SWEEP_COLUMNS, definition, kind_of
 from cachesim.report.formats import SCHEMA
 from cachesim.report.lists import REQUEST_COLUMNS
@@ -134,8 +134,15 @@ _TUNED: Final = {
     ),
 }  # fmt: skip
 
+_MOVED: Final = {
+    "sensitivity": {
+        **several(keys({n: {**KINDS[kind_of(n)], "description": definition(n)} for n in sensitivity.TOTALS})),
+        "description": "The run's first policy with local counts moved by −5 %, 0 and +5 %, per tariff set.",
+    }
+}
+
 ANSWERS: Final = (
-    Answer("replay", [Rows("by model", [*_LEAD, "model", *_FIGURES], VARYING)]),
+    Answer("replay", [Rows("by model", [*_LEAD, "model", *_FIGURES], VARYING)], _MOVED),
     Answer(
         "report",
         [
@@ -143,7 +150,9 @@ ANSWERS: Final = (
             Rows("groups of a sweep", [*_LEAD, *_SWEPT], [*VARYING, *SWEEP_DIMENSIONS]),
             Rows("requests", [*_LEAD, *_OF_REQUESTS], VARYING, of_a_request=True),
             Rows("drift", drift.COLUMNS),
+            Rows("counts moved", [*_LEAD, "model", *sensitivity.COLUMNS], VARYING),
         ],
+        sometimes=_MOVED,
     ),
     Answer(
         "compare",
@@ -159,6 +168,11 @@ ANSWERS: Final = (
         [Rows("grid points", sweeps.sweep_columns([]), SWEEP_DIMENSIONS)],
         {"objective": one_of(*Objective), "recommendations": several(_RECOMMENDED)},
         _TUNED,
+    ),
+    Answer(
+        "index",
+        [Rows("groups", [*_LEAD, *lives.FIGURES], lives.DIMENSIONS), Rows("entries", lives.ENTRY_COLUMNS)],
+        sometimes={"at": TIME},
     ),
     Answer("losers", [Rows("cohorts", losers.COLUMNS)]),
     Answer("gate", [Rows("checks", gate.COLUMNS)], words={"check": "the limit's option, with underscores"}),
@@ -181,6 +195,7 @@ ANSWERS: Final = (
         words={"requests": "requests of the log that it is about", "source": "file and line"},
     ),
     Answer("tariffs diff", [Rows("values that differ", diff.COLUMNS)], {"a": NAME, "b": NAME}),
+    Answer("conformance", [Rows("all files", conformance.COLUMNS)], {"differences": several(NAME)}),
     Answer("policies", [Rows("rules", policies.COLUMNS)], words={"rule": "the rule, as --set names it"}),
 )
 

@@ -24,7 +24,7 @@ from cachesim.cli.inputs import (
     Zone,
 )
 from cachesim.cli.lazy import examples
-from cachesim.cli.output import Form, Output, Quiet, console, emit, screen
+from cachesim.cli.output import Form, Output, Quiet, console, emit, keep_inputs, screen
 from cachesim.errors import CachesimError
 from cachesim.report.formats import Format
 
@@ -86,6 +86,7 @@ def check(
     from cachesim.check import BadLineSample, check_log
     from cachesim.store.db import IN_MEMORY, open_database
 
+    keep_inputs(files, output=output, bad_lines=bad_lines)
     arguments = Arguments(
         files,
         config,
@@ -149,11 +150,8 @@ def _report(found: LogCheck, sources: Sequence[Source], trace: PreparedTrace) ->
 
 
 def _print(found: LogCheck, sources: Sequence[Source], out: Console) -> None:
-    from rich.table import Table
-
-    from cachesim.report.formats import clean
-    from cachesim.report.render import say
-    from cachesim.report.tables import title
+    from cachesim.report.render import note_dropped, say
+    from cachesim.report.tables import table
 
     total = sum(model["requests"] for model in found.models)
     parsed = sum(model["parsed"] for model in found.models)
@@ -164,36 +162,21 @@ def _print(found: LogCheck, sources: Sequence[Source], out: Console) -> None:
         f"{total:,} requests, {parsed:,} of them classifiable, {marked:,} with cache markers; {bad:,} bad lines.",
         "bold",
     )
-    for what, rows in (("files", found.files), ("models", found.models)):
-        table = Table(box=None, pad_edge=False)
+    dropped: list[str] = []
+    files = [{name.removesuffix("_us"): value for name, value in row.items()} for row in found.files]
+    for what, rows, keep in (("files", files, ("name", "log_format")), ("models", found.models, ("model",))):
         names = [n for n in rows[0] if n not in RARE or any(row[n] for row in rows)]
-        heads = [title(name.removesuffix("_us")) for name in names]
-        words = [max(map(len, head.split())) for head in heads]
-        fits = sum(words) + 4 * len(words) <= out.width
-        for name, head, width in zip(names, heads, words, strict=True):
-            text = name in ("name", "model", "log_format")
-            least = width if fits else None  # or the last columns would be cut off
-            table.add_column(head, justify="left" if text else "right", overflow="fold", min_width=least)
-        for row in rows[:ROWS_SHOWN]:
-            table.add_row(*(clean(_cell(name, row[name])) for name in names))
+        grid, left = table(names, rows[:ROWS_SHOWN], out.width, keep=keep)
         say(out, f"\n{what}", "bold")
-        out.print(table)
+        out.print(grid)
+        dropped += left
         if len(rows) > ROWS_SHOWN:
             say(out, f"{len(rows) - ROWS_SHOWN:,} more {what} (--format json has them)")
+    note_dropped(out, dropped, "--format json")
     out.print()
     for line in _remarks(found):
         say(out, line)
     _print_bad_lines(found.bad_lines, sources, out)
-
-
-def _cell(name: str, value: Any) -> str:
-    from cachesim.report.times import instant_text
-
-    if value is None:
-        return "–"
-    if name.endswith("_us"):
-        return instant_text(value)
-    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def _remarks(found: LogCheck) -> Iterator[str]:

@@ -71,7 +71,9 @@ def index(
     The variant is replayed once more over the stored log. An entry lives from the response that wrote it until it
     expires; a read by a later request, or a new write, lets it live on. Prefixes are named by their hash.
     """
-    from cachesim.report.lives import check_by, check_names, condition
+    from cachesim.report.lives import check_by, condition
+    from cachesim.report.names import check_names
+    from cachesim.report.query import Filters
     from cachesim.report.runs import find_replay, show_run
     from cachesim.report.times import parse_instant
     from cachesim.store.db import open_database
@@ -83,8 +85,7 @@ def index(
         at_us = None if at is None else parse_instant(con, "--at", at, timezone)
         info = show_run(con, find_replay(con, run))
         variant = chosen_variant(con, info.run_no, policy, tariff)
-        for option, names in (("principal", principal), ("model", model)):
-            check_names(con, info.trace_no, option, names or ())
+        check_names(con, [info.run_no], Filters(models=tuple(model or ()), principals=tuple(principal or ())))
         span = _replay(con, info, variant, at_us, quiet=quiet)
         where = condition(principal or (), model or ())
         lead = {"run": info.digest, "policy": variant.policy, "tariff": variant.tariff}

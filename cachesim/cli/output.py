@@ -6,7 +6,7 @@ import glob
 import io
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Final, Literal
@@ -71,6 +71,15 @@ def emit(report: Report, form: Format, output: Path | None) -> None:
         return
     with whole_file(output) as file:
         write(report, form, file)
+
+
+def keep_inputs(files: Sequence[str], **written: Path | None) -> None:
+    """Raises UsageError for an option (its name in Python) that would replace a file that is read, be it by a link."""
+    read = [Path(file) for file in files]
+    for name, path in written.items():
+        if path is not None and path.is_file() and any(file.exists() and path.samefile(file) for file in read):
+            option = f"--{name.replace('_', '-')}"
+            raise UsageError(f"{option} {path}: one of the inputs, which would be replaced; write to another file")
 
 
 @contextmanager

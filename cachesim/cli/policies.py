@@ -74,7 +74,7 @@ def _print(shown: list[Policy], names: list[str], out: Console) -> None:
     grid.add_column("rule", no_wrap=True)
     for policy in shown:
         grid.add_column(f"{policy.name} (default)" if policy.name == DEFAULT_PRESET else policy.name, overflow="fold")
-    grid.add_column("meaning")
+    grid.add_column("meaning", overflow="fold")
     for rule in names:
         values = [value_text(rules(p)[rule]) for p in shown]
         style = "bold cyan" if len(set(values)) > 1 else ""

@@ -30,7 +30,7 @@ from cachesim.cli.inputs import (
     Zone,
 )
 from cachesim.cli.lazy import examples
-from cachesim.cli.output import Database, Explain, Form, Output, Quiet, emit, screen
+from cachesim.cli.output import Database, Explain, Form, Output, Quiet, emit, keep_inputs, screen
 from cachesim.errors import UsageError
 from cachesim.report.formats import Format
 from cachesim.store.db import DEFAULT_DATABASE
@@ -156,8 +156,7 @@ def replay(
         jobs=jobs,
         accelerate=not no_accelerator,
     )
-    if output is not None and any(Path(file).exists() and output.exists() and output.samefile(file) for file in files):
-        raise UsageError(f"--output {output}: one of the logs, which would be replaced; write to another file")
+    keep_inputs(files, output=output, bad_lines=bad_lines)
     settings = arguments.config()
     plan = make_plan(settings, policy, set_rules, markers, tariff)
     with open_database(IN_MEMORY if dry_run else db) as con:

@@ -68,6 +68,9 @@ Since = Annotated[str | None, _when("since", "From this date or time on (what is
 Until = Annotated[str | None, _when("until", "Before this date or time.")]
 Zone = Annotated[str, typer.Option("--timezone", metavar="ZONE", help="For days, hours, and times without an offset.")]
 Bounds = Annotated[bool, typer.Option("--bounds", help="Show the bounds off and ideal beside the policies.")]
+Sensitivity = Annotated[
+    bool, typer.Option("--sensitivity", help="What changes if every local count moves by ±5 %, per model and in total.")
+]
 Drift = Annotated[
     bool, typer.Option("--drift", help="Local counts against reported prompt tokens instead, per model and tools.")
 ]
@@ -96,6 +99,7 @@ class Sorting:
         "cachesim report --by reason                                # why requests did not use the cache",
         "cachesim report --drift                                    # are the tokens counted as the provider does?",
         "cachesim report --by request --format csv -o requests.csv  # one row per request",
+        "cachesim report --sensitivity                              # if counts were 5 % lower or higher",
     )
 )
 def report(
@@ -119,6 +123,7 @@ def report(
     until: Until = None,
     timezone: Zone = "UTC",
     bounds: Bounds = False,
+    sensitivity: Sensitivity = False,
     drift: Drift = False,
     sort: Sort = None,
     top: Top = None,
@@ -131,19 +136,18 @@ def report(
 
     Only successful requests that the policy serves are in totals and rates; failed and rejected ones are counted apart.
     """
+    from cachesim.cli.moved import moved_report
     from cachesim.report.names import check_names
     from cachesim.report.query import Filters
-    from cachesim.report.runs import find_run
+    from cachesim.report.runs import find_replay, find_run
     from cachesim.report.times import check_order, parse_instant
     from cachesim.store.db import open_database
 
-    flags = {
-        "model": by_model, "principal": by_principal, "day": by_day, "hour": by_hour, "session": by_session,
-        "outcome": by_outcome, "reason": by_reason, "tier": by_tier, "request": by_request,
-    }  # fmt: skip
+    flags = {"model": by_model, "principal": by_principal, "day": by_day, "hour": by_hour, "session": by_session,
+             "outcome": by_outcome, "reason": by_reason, "tier": by_tier, "request": by_request}  # fmt: skip
     groups = list(dict.fromkeys([*split_commas(by), *(name for name, wanted in flags.items() if wanted)]))
     with open_database(db, read_only=True) as con:
-        run_no = find_run(con, run)
+        run_no = (find_replay if sensitivity else find_run)(con, run)
         filters = Filters(
             since_us=parse_instant(con, "--since", since, timezone) if since else None,
             until_us=parse_instant(con, "--until", until, timezone) if until else None,
@@ -156,16 +160,15 @@ def report(
         )
         check_order("--since, --until", filters.since_us, filters.until_us)
         check_names(con, [run_no], filters)
+        if sensitivity:
+            moved_report(con, run_no, groups, filters, (sort, top), form, output, explain=explain, quiet=quiet)
+            return
         if drift:
             _drift(con, run_no, groups, filters, form, output, explain=explain)
             return
         made, totals = make_report(con, run_no, groups, filters)
         sorting = _sorting(sort, top, made.columns, default=top is not None)
-        if form is Format.TABLE:
-            _print(made, totals, sorting, output, explain=explain, quiet=quiet)
-        else:
-            made.rows = _arrange(made.rows, sorting)
-            emit(made, form, output)
+        _write(made, totals, sorting, form, output, explain=explain, quiet=quiet)
 
 
 def make_report(
@@ -177,6 +180,7 @@ def make_report(
     from cachesim.report.query import is_sweep, lead_columns, report_rows, request_rows, shown_variants
     from cachesim.report.render import lead_key
     from cachesim.report.runs import show_run
+    from cachesim.report.sensitivity import envelope
 
     lead = lead_columns(shown_variants(con, run_no, filters))
     info = show_run(con, run_no)
@@ -197,7 +201,8 @@ def make_report(
         columns = [*lead, *by, *(column.name for column in COLUMNS)]
         rows = report_rows(con, run_no, by, filters)
         totals = report_rows(con, run_no, [], filters) if by else None
-    made = Report(command, columns, rows, by, [info.entry()], info.assumptions, info.problems)
+    more = {"sensitivity": envelope(con, run_no)}
+    made = Report(command, columns, rows, by, [info.entry()], info.assumptions, info.problems, more)
     return made, totals
 
 
@@ -269,6 +274,23 @@ def _first(block: Iterator[Row], column: str, sorting: Sorting) -> list[Row]:
     rows = list(block)
     known = sorted((r for r in rows if r[column] is not None), key=lambda r: r[column], reverse=sorting.descending)
     return [*known, *(r for r in rows if r[column] is None)][: sorting.top]
+
+
+def _write(
+    made: Report,
+    totals: list[Row] | None,
+    sorting: Sorting,
+    form: Format,
+    output: Path | None,
+    *,
+    explain: bool,
+    quiet: bool,
+) -> None:
+    if form is Format.TABLE:
+        _print(made, totals, sorting, output, explain=explain, quiet=quiet)
+    else:
+        made.rows = _arrange(made.rows, sorting)
+        emit(made, form, output)
 
 
 def _print(

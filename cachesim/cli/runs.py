@@ -72,29 +72,25 @@ def _row(run: Run) -> dict[str, Any]:
 
 
 def _print_list(found: list[Run], out: Console) -> None:
-    from rich.table import Table
-    from rich.text import Text
+    from cachesim.report.render import note_dropped
+    from cachesim.report.tables import table
 
-    grid = Table(box=None, pad_edge=False, header_style="bold")
-    for name, justify in (
-        ("run", "right"),
-        ("digest", "left"),
-        ("made (UTC)", "left"),
-        ("requests", "right"),
-        ("by", "left"),
-    ):
-        grid.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
-    for name in ("policies", "tariffs", "inputs"):
-        grid.add_column(name, overflow="fold")
-    for run in found:
-        lists = (
-            _shorten(_names(run, "policy")),
-            _shorten(_names(run, "tariff")),
-            _shorten([i["name"] for i in run.inputs]),
-        )
-        head = (str(run.run_no), run.digest[:SHORT], run.created_at, number(run.requests), run.made_by)
-        grid.add_row(*map(Text, head), *(Text(clean(", ".join(names)) or NONE) for names in lists))
+    rows = [
+        {
+            "run": str(run.run_no),
+            "digest": run.digest[:SHORT],
+            "made": f"{run.created_at}Z",
+            "requests": run.requests,
+            "made_by": run.made_by,
+            "policies": ", ".join(_shorten(_names(run, "policy"))) or None,
+            "tariffs": ", ".join(_shorten(_names(run, "tariff"))) or None,
+            "inputs": ", ".join(_shorten([i["name"] for i in run.inputs])) or None,
+        }
+        for run in found
+    ]
+    grid, dropped = table(list(rows[0]), rows, out.width, keep=("requests",))
     out.print(grid)
+    note_dropped(out, dropped, "`cachesim runs show RUN`")
 
 
 def _shorten(names: list[str]) -> list[str]:

@@ -75,8 +75,8 @@ def _check(where: str, table: str, name: str, value: object) -> None:
     known = {"fields": TARGETS, "constants": CONSTANTS, "units": TIMED}.get(table)
     families = {"fields": FAMILIES, "constants": ("tags.",)}.get(table, ())
     if known is not None and name not in known and not any(name.startswith(f) and name != f for f in families):
-        more = "".join(f", {family}NAME" for family in families)
-        raise ConfigError(f"{where}: unknown target {name} in [{table}], {did_you_mean(name, known)}{more}")
+        targets = (*known, *(f"{family}NAME" for family in families))
+        raise ConfigError(f"{where}: unknown target {name} in [{table}], {did_you_mean(name, targets)}")
     if table == "units" and value not in UNITS_US:
         raise ConfigError(f"{where}: the unit of {name} is not one of {', '.join(UNITS_US)}")
     if table == "fields" and (not isinstance(value, str) or not value):

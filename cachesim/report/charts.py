@@ -13,7 +13,7 @@ from math import log2
 from string import ascii_letters
 from typing import TYPE_CHECKING, Final
 
-from cachesim.report.columns import Kind
+from cachesim.report.column import Kind
 from cachesim.report.formats import clean
 from cachesim.report.tables import money, number
 
@@ -246,20 +246,22 @@ def _colour(place: int) -> str:
 
 
 def _legend(names: Sequence[str], width: int, colour: bool) -> list[str]:
-    """Letter and name of every series, several to a line where they fit."""
+    """Letter and name of every series, several to a line where they fit; a name wider than a line folds."""
     from plotille import color
+    from rich.cells import chop_cells
 
     lines: list[str] = []
     used = width
     for place, name in enumerate(names):
-        text = _cut(f"{_letter(place)} {clean(name)}", width)
-        shown = color(text, fg=_colour(place)) if colour else text
+        text = f"{_letter(place)} {clean(name)}"
+        pieces = chop_cells(text, max(width, 2))
+        shown = [color(piece, fg=_colour(place)) if colour else piece for piece in pieces]
         if used + 3 + _cells(text) <= width:
-            lines[-1] += f" · {shown}"
+            lines[-1] += f" · {shown[0]}"
             used += 3 + _cells(text)
         else:
-            lines.append(shown)
-            used = _cells(text)
+            lines += shown
+            used = _cells(pieces[-1])
     return lines
 
 

@@ -7,36 +7,12 @@ summed per group and price (so money is a few exact products, not one per reques
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Final, Literal
+from dataclasses import replace
+from typing import Final
 
-from cachesim.report.lists import LISTED, OF_A_REQUEST, REQUEST_COLUMNS
-
-Kind = Literal["text", "count", "tokens", "rate", "points", "mean", "money", "exact", "time", "flag"]
-"""points: the difference of two rates; exact: a decimal of a ledger, shown with every digit."""
-Shown = Literal["always", "if_any", "machine"]
-Kept = Literal["always", "requests", "sweep"]
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """One column of an aggregate report.
-
-    sql: over the sums of CELLS (`s.*`) and the unit price (`p.*`) of a group; shown: in tables always, only where a
-    value is neither zero nor null, or in machine formats only; weight: the lightest columns leave a narrow table first;
-    kept: `requests` is null for a sweep, `sweep` does not exist for a run that keeps one row per request.
-    """
-
-    name: str
-    title: str
-    unit: str
-    kind: Kind
-    definition: str
-    sql: str
-    weight: int = 0
-    shown: Shown = "always"
-    kept: Kept = "always"
-
+from cachesim.report.column import Column, Kind
+from cachesim.report.lists import GROUP_TITLES, LISTED, OF_A_REQUEST, REQUEST_COLUMNS
+from cachesim.report.other_columns import COMPARED, DRIFT, LIVES, TARIFFS
 
 CELLS: Final[dict[str, str]] = {
     "requests": "count(*) FILTER (billed)",
@@ -273,52 +249,6 @@ COLUMNS: Final[tuple[Column, ...]] = tuple(c for c in _ALL if c.kept != "sweep")
 SWEEP_COLUMNS: Final[tuple[Column, ...]] = tuple(replace(c, sql="NULL") if c.kept == "requests" else c for c in _ALL)
 """The figures of a report on a sweep."""
 
-GROUP_TITLES: Final[dict[str, str]] = {
-    "run": "digest of inputs, configuration and program version",
-    "policy": "the classifier rules; `off` and `ideal` are bounds without a price",
-    "tariff": "the set of prices",
-    "markers": "where cache markers come from: as captured, or a strategy that replaces them",
-    "model": "virtual model (alias)",
-    "counted": "exact: with a tokenizer that was given; estimated: with the embedded one, × its calibration factor",
-    "variant": "position in the grid of a sweep; 0 is `now`",
-    "floor": "min_prefix_tokens of the variant; empty: the tariff's own",
-    "ttl": "lifetime given to every entry, 1h+5m: tools and system blocks 1h, all others 5m; empty: as marked",
-    "walk_back": "block boundaries looked up per breakpoint",
-    "window": "sliding: a read extends the entry's life; fixed: it does not",
-    "part": "first or rest: before or after the instant that holds out the later part of the log",
-    "dimension": "what the cohort shares: principal, a tag, or the system prompt",
-    "prefix": "SHA-256 of the prefix that the entry stands for, in tables its first 12 digits",
-    "ttl_tier": "lifetime of the entry as written: 5m, 1h or 24h",
-    "cohort": "the principal, the tag's value, or 12 hex digits of the prefix hash of the system prompt",
-    "kind": "policy or bound; a bound (off, ideal, unlimited) has tokens and no price",
-    "principal": "cache and billing principal; digests of keys are shortened nowhere",
-    "day": "calendar day of the arrival in --timezone",
-    "hour": "start of the arrival's hour in --timezone",
-    "session": "the log's session",
-    "tier": "TTL tiers of the request's breakpoints",
-    "outcome": "inactive, zero, read, create, read_and_create or rejected",
-    "reason": "why a request is inactive, zero or rejected; empty where it used the cache",
-    "log_format": "format of the log file",
-    "request": "the request's id",
-    "side": "a (before), b (after) or change (b − a); rates: their difference",
-    "period": "the arrivals that the side is about, since ≤ arrival < until",
-    "changed": "class: outcome or reason is another; split: the same class with other billed tokens",
-    "outcome_a": "outcome on side A",
-    "reason_a": "reason on side A",
-    "outcome_b": "outcome on side B",
-    "reason_b": "reason on side B",
-    "ledger": "cache: what makes a model cacheable, and multipliers; base: prices per token",
-    "name": "what the ledger calls the row",
-    "purpose": "base tariffs: the requests it is for; empty: never matches",
-    "completion_window": "base tariffs: of these, those with this window; empty: any, unless another row names theirs",
-    "source": "file and line of the tariff, or the price data that it is assumed from",
-    "rule": "the rule, or rules that only make sense together, switched in this step",
-    "upstream": "upstream version that brought it",
-    "rules": "the rules by name",
-    "from": "outcome (reason) on side A",
-    "to": "outcome (reason) on side B",
-}
-
 IDEAL: Final = Column(
     name="ideal_rate",
     title="ideal hit rate",
@@ -360,121 +290,26 @@ LOSSES: Final[tuple[Column, ...]] = (
 )  # fmt: skip
 """The two sides of delta; see `cachesim.report.losers`."""
 
-DRIFT: Final = (
-    Column("with_tools", "tools", "", "flag", "whether the request brings tools", "", 96),
-    Column("messages", "messages", "messages", "count", "messages in the bodies of these requests", "", 40),
-    Column("uncounted_tokens", "uncounted", "tokens", "tokens",
-           "reported prompt tokens − local tokens: chat template, tools; negative: counted too many", "", 70),
-    Column("uncounted_per_request", "per request", "tokens", "mean", "uncounted tokens / requests", "", 80),
-    Column("uncounted_per_message", "per message", "tokens", "mean", "uncounted tokens / messages", "", 85),
-    Column("off_median", "median off", "share", "rate", "median of |local − reported| / reported", "", 60),
-    Column("off_p95", "p95 off", "share", "rate", "95th percentile of |local − reported| / reported", "", 61),
+MOVED: Final[tuple[Column, ...]] = (
+    Column("count_change", "counts", "share", "rate",
+           "by how much every local token count is moved; 0: the run itself", "", 1001),
+    Column("decisions_changed", "decision changes", "requests", "count",
+           "requests with another outcome or reason than with the counts as they are", _total("changed"), 80),
+    Column("fell_below_floor", "fall below floor", "requests", "count",
+           "requests that only the moved counts turn to zero by the floor", _total("floor_down"), 78),
+    Column("rose_above_floor", "rise above floor", "requests", "count",
+           "requests that the floor turns to zero with the counts as they are, and no longer with these",
+           _total("floor_up"), 77),
+    Column("eligible_rate", "eligible", "share", "rate",
+           "of the requests that reached the cache, those not turned to zero by the floor: eligible / asked",
+           _rate("(sum(s.asked) - sum(s.below_floor))", "sum(s.asked)"), 66),
+    Column("bill_change", "bill change", "money", "money", "charged − charged with the counts as they are", "", 93),
+    Column("bill_change_share", "of bill", "share", "rate", "bill change / charged with the counts as they are",
+           "", 91),
 )  # fmt: skip
-"""How local counts differ from reported ones; see `cachesim.report.drift`."""
-LIVES: Final = tuple(
-    Column(name, title, unit, kind, definition, "", weight)
-    for name, title, unit, kind, definition, weight in (
-        ("entries", "entries", "lives", _COUNT,
-         "lives of index entries: each from the commit that makes an entry live to its expiry", 90),
-        ("refreshes", "refreshed", "commits", _COUNT, "commits that set the expiry of the live entry anew", 44),
-        ("reads", "reads", "requests", _COUNT,
-         "requests that read the entry, the deepest live one they find; a request reads one at most, failed ones too",
-         82),
-        ("peak_entries", "peak", "entries", _COUNT, "entries live at one instant within the log, at most", 70),
-        ("peak_at", "peak at", "UTC", "time", "the first instant with as many live entries as the peak", 20),
-        ("live_tokens", "live tokens", "tokens", "mean",
-         "tokens created by the entries live at a time, averaged over the span of the log; inherited ones unknown", 26),
-        ("peak_tokens", "peak tokens", "tokens", _TOKENS,
-         "tokens created by the entries live at one instant, at most; inherited ones unknown", 62),
-        ("live_at_end", "at the end", "entries", _COUNT,
-         "entries live when the log ends, what is in flight then committed", 60),
-        ("dead_share", "dead share", "share", "rate", "dead writes / billed writes", 72),
-        ("live", "live", "yes or no", "flag", "whether the entry is live when the log ends", 30),
-        ("inherited", "inherited", "yes or no", "flag",
-         "written by an earlier log, which this run continued: its writes and reads are not counted", 28),
-        ("entry_tokens", "tokens", "tokens", _TOKENS, "tokens of the whole prefix, as the index has them", 80),
-        ("entry_created", "created", "tokens", _TOKENS,
-         "tokens that the latest write of the entry created, beyond what was cached or written before it", 40),
-        ("live_from", "live from", "UTC", "time", "the commit that made the entry live", 64),
-        ("written_at", "written at", "UTC", "time", "the commit of its latest write", 66),
-        ("live_until", "live until", "UTC", "time", "its expiry; it is not found at that instant any more", 68),
-        ("last_read_at", "last read", "UTC", "time", "arrival of the latest request that read it", 50),
-    )
-)  # fmt: skip
-"""Entries of the index over time; see `cachesim.report.lives`."""
-
-_ON_A_SIDE: Final[tuple[tuple[str, str, str, Kind, str, int], ...]] = (
-    ("requests", "requests", "requests", "count", "requests that count", 88),
-    ("requests_rejected", "rejected", "requests", "count", "requests answered with HTTP 400", 20),
-    ("prompt_tokens", "prompt tokens", "tokens", "tokens", "billed prompt tokens", 40),
-    ("read_tokens", "read", "tokens", "tokens", "billed read tokens", 60),
-    ("creation_tokens", "creation", "tokens", "tokens", "billed creation tokens of all tiers", 50),
-    ("token_hit_rate", "token hit rate", "share", "rate", "read tokens / prompt tokens", 70),
-    ("charged", "charged", "money", "money", "charged; null: not billed there, or a price is unknown", 85),
-    ("charged_per_mtok", "per M tokens", "money", "money", "charged per million prompt tokens", 87),
-)
-"""Each stands twice: `…_a` on side A, `…_b` on side B."""
-
-_OF_BOTH: Final[tuple[tuple[str, str, str, Kind, str, int], ...]] = (
-    ("charged_per_mtok", "charged per M prompt tokens", "money", "money",
-     "charged (completion included) / prompt tokens × 1,000,000, rounded to 12 decimals", 40),
-    ("charged_per_request", "charged per request", "money", "money",
-     "charged / successful requests, rounded to 12 decimals", 38),
-    ("charged_to_list", "charged / list", "share", "rate", "charged / list: what caching leaves of the list price", 39),
-    ("read_tokens_change", "read change", "tokens", "tokens", "billed read tokens: B − A", 62),
-    ("creation_tokens_change", "creation change", "tokens", "tokens", "billed creation tokens of all tiers: B − A", 61),
-    ("token_hit_rate_change", "hit rate change", "percentage points", "points",
-     "token hit rate of B − token hit rate of A", 72),
-    ("charged_change", "change", "money", "money",
-     "charged B − charged A, where a side that does not bill the requests adds nothing; null: a price is unknown", 95),
-    ("charged_share", "of A", "share of A", "rate", "change / charged A", 75),
-    ("per_mtok_share", "per token", "share of A", "rate", "charged per prompt token: (B − A) / A", 76),
-    ("requests_split", "split changed", "requests", "count", "requests with other billed tokens than on side A", 30),
-    ("requests_changed", "changed class", "requests", "count",
-     "successful requests whose outcome or reason is another than on side A", 80),
-)  # fmt: skip
-COMPARED: Final = (
-    *(Column(name, title, unit, kind, text, "", weight) for name, title, unit, kind, text, weight in _OF_BOTH),
-    *(
-        Column(f"{name}_{side}", f"{title} {side.upper()}", unit, kind, f"on side {side.upper()}: {text}", "", weight)
-        for side in "ab"
-        for name, title, unit, kind, text, weight in _ON_A_SIDE
-    ),
-)
-"""Columns of `compare`, whose values come from two variants."""
-
-_PRICE: Final = "dollars, or whatever the ledger is in, per million tokens"
-_BREAK_EVEN: Final = "full reads after which one write has paid for itself: ⌈(write − 1)/(1 − read)⌉; empty: never"
-
-TARIFFS: Final[tuple[Column, ...]] = (
-    Column("input_per_mtok", "input", "money", "exact", f"price of prompt tokens, {_PRICE}", "", 95),
-    Column("output_per_mtok", "output", "money", "exact", f"price of completion tokens, {_PRICE}", "", 94),
-    *(
-        Column(f"write_{tier}", f"write {tier}", "factor", "exact",
-               f"a token written for {tier} costs this × the input price", "", 90 - n)
-        for n, tier in enumerate(("5m", "1h", "24h"))
-    ),
-    Column("read", "read", "factor", "exact", "a token read costs this × the input price", "", 91),
-    Column("min_prefix_tokens", "floor", "tokens", "tokens",
-           "shorter prefixes are not cached; of several tariffs that hold the smallest counts", "", 86),
-    Column("valid_from", "from", "time", "time", "the first instant at which the tariff holds; empty: always", "", 80),
-    Column("valid_until", "until", "time", "time", "the first instant at which it holds no more; empty: open", "", 79),
-    Column("age_days", "age, days", "days", "count",
-           "whole days from the tariff's beginning to the instant that ages are told as of", "", 60, "if_any"),
-    *(
-        Column(f"break_even_reads_{tier}", f"reads to pay for {tier}", "reads", "count", _BREAK_EVEN, "", 53 - n)
-        for n, tier in enumerate(("5m", "1h", "24h"))
-    ),
-    Column("break_even_reads", "reads to pay", "reads", "text", f"for a write of 5m / 1h / 24h: {_BREAK_EVEN}", "", 81),
-    Column("holds", "holds", "times", "text", "from its first instant to the first at which it holds no more", "", 93),
-    Column("sets_price", "sets price", "", "flag",
-           "whether it sets the price at that instant; no: a newer one does, and only its floor can count", "", 70),
-    Column("assumed", "assumed", "", "flag", "not in the ledger: assumed for want of a tariff", "", 69),
-)  # fmt: skip
-"""A row of a tariff ledger; see `cachesim.tariffs`."""
-
+"""What moved counts change; see `cachesim.report.sensitivity`."""
 BY_NAME: Final[dict[str, Column]] = {
-    column.name: column for column in (*_ALL, IDEAL, *VERSUS, *LOSSES, *DRIFT, *LIVES, *COMPARED, *TARIFFS)
+    column.name: column for column in (*_ALL, IDEAL, *VERSUS, *LOSSES, *MOVED, *DRIFT, *LIVES, *COMPARED, *TARIFFS)
 }
 
 _OTHER_KINDS: Final[dict[str, Kind]] = {

@@ -14,7 +14,8 @@ from typing import IO, TYPE_CHECKING, Any, Final
 
 import orjson
 
-from cachesim.report.columns import Kind, kind_of
+from cachesim.report.column import Kind
+from cachesim.report.columns import kind_of
 from cachesim.report.times import instant_text
 
 if TYPE_CHECKING:
@@ -88,6 +89,12 @@ def write(report: Report, form: Format, out: IO[bytes]) -> None:
     """Write the report to a binary stream; the same report gives the same bytes. TABLE is not a form for programs."""
     writers = {Format.JSON: _json, Format.CSV: _csv, Format.MD: _markdown, Format.PARQUET: _parquet}
     writers[form](report, out)
+
+
+def plain(row: Row, columns: Sequence[str]) -> Row:
+    """These columns of a row as programs get them: exact money as text, rates of six decimals."""
+    plan = [(name, _CONVERTERS.get(kind_of(name))) for name in columns]
+    return {name: v if (v := row[name]) is None or convert is None else convert(v) for name, convert in plan}
 
 
 def json_bytes(value: Any) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from cachesim.report.columns import Kind
+    from cachesim.report.column import Kind
 
 LISTED: Final[tuple[tuple[str, Kind, str], ...]] = (
     ("parsed", "count", "requests whose body is JSON that the policies read"),
@@ -14,6 +14,13 @@ LISTED: Final[tuple[tuple[str, Kind, str], ...]] = (
     ("marked", "count", "requests with a cache marker, whatever a policy makes of it"),
     ("with_usage", "count", "requests with reported prompt tokens"),
     ("principals", "count", "distinct principals"), ("sessions", "count", "distinct sessions"),
+    ("passed", "count", "golden cases with the real gateway's result"),
+    ("failed", "count", "golden cases with another"),
+    ("skipped", "count", "golden cases beyond what an upstream customer meets"),
+    ("bytes", "count", "size of the file"), ("records", "count", "records in the file"),
+    ("bad_lines", "count", "lines that are no record"),
+    ("first_at", "time", "first arrival"), ("last_at", "time", "last arrival"),
+    ("digest", "text", "beginning of the run's digest"), ("made", "text", "when the run was stored, UTC"),
     ("cachesim_version", "text", "the program that made the run"),
     ("trace", "text", "digest of the prepared log"),
     ("made_by", "text", "the command that made the run"),
@@ -91,3 +98,49 @@ OF_A_REQUEST: Final[dict[str, str]] = {
     "recorded_creation_24h_tokens": "24h creation tokens that the log records",
 }
 """What columns mean in a row of one request, where that is not what they mean in a group."""
+
+GROUP_TITLES: Final[dict[str, str]] = {
+    "run": "digest of inputs, configuration and program version",
+    "policy": "the classifier rules; `off` and `ideal` are bounds without a price",
+    "tariff": "the set of prices",
+    "markers": "where cache markers come from: as captured, or a strategy that replaces them",
+    "model": "virtual model (alias)",
+    "counted": "exact: with a tokenizer that was given; estimated: with the embedded one, × its calibration factor",
+    "variant": "position in the grid of a sweep; 0 is `now`",
+    "floor": "min_prefix_tokens of the variant; empty: the tariff's own",
+    "ttl": "lifetime given to every entry, 1h+5m: tools and system blocks 1h, all others 5m; empty: as marked",
+    "walk_back": "block boundaries looked up per breakpoint",
+    "window": "sliding: a read extends the entry's life; fixed: it does not",
+    "part": "first or rest: before or after the instant that holds out the later part of the log",
+    "dimension": "what the cohort shares: principal, a tag, or the system prompt",
+    "prefix": "SHA-256 of the prefix that the entry stands for, in tables its first 12 digits",
+    "ttl_tier": "lifetime of the entry as written: 5m, 1h or 24h",
+    "cohort": "the principal, the tag's value, or 12 hex digits of the prefix hash of the system prompt",
+    "kind": "policy or bound; a bound (off, ideal, unlimited) has tokens and no price",
+    "principal": "cache and billing principal; digests of keys are shortened nowhere",
+    "day": "calendar day of the arrival in --timezone",
+    "hour": "start of the arrival's hour in --timezone",
+    "session": "the log's session",
+    "tier": "TTL tiers of the request's breakpoints",
+    "outcome": "inactive, zero, read, create, read_and_create or rejected",
+    "reason": "why a request is inactive, zero or rejected; empty where it used the cache",
+    "log_format": "format of the log file",
+    "request": "the request's id",
+    "side": "a (before), b (after) or change (b − a); rates: their difference",
+    "period": "the arrivals that the side is about, since ≤ arrival < until",
+    "changed": "class: outcome or reason is another; split: the same class with other billed tokens",
+    "outcome_a": "outcome on side A",
+    "reason_a": "reason on side A",
+    "outcome_b": "outcome on side B",
+    "reason_b": "reason on side B",
+    "ledger": "cache: what makes a model cacheable, and multipliers; base: prices per token",
+    "name": "what the ledger calls the row",
+    "purpose": "base tariffs: the requests it is for; empty: never matches",
+    "completion_window": "base tariffs: of these, those with this window; empty: any, unless another row names theirs",
+    "source": "file and line of the tariff, or the price data that it is assumed from",
+    "rule": "the rule, or rules that only make sense together, switched in this step",
+    "upstream": "upstream version that brought it",
+    "rules": "the rules by name",
+    "from": "outcome (reason) on side A",
+    "to": "outcome (reason) on side B",
+}

@@ -181,14 +181,6 @@ def check_by(names: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def check_names(con: duckdb.DuckDBPyConnection, trace_no: int, option: str, wanted: Sequence[str]) -> None:
-    """Raises UsageError for a principal or model that no request of the log has."""
-    for name in wanted:
-        con.execute(f"SELECT 1 FROM requests WHERE trace_no = ? AND {option} = ? LIMIT 1", [trace_no, name])
-        if con.fetchone() is None:
-            raise UsageError(f"--{option} {name!r}: not in this log; `cachesim report --by {option}` lists them")
-
-
 # -- in words
 
 

@@ -13,6 +13,7 @@ from cachesim.report.formats import clean
 from cachesim.report.headline import headline
 from cachesim.report.query import Filters, Variant, variant_rows, variants_of
 from cachesim.report.runs import Run, show_run
+from cachesim.report.sensitivity import line_of
 from cachesim.report.tables import NONE, number, percent, table, table_columns
 
 if TYPE_CHECKING:
@@ -148,6 +149,7 @@ def _fact_lines(screen: Screen, first: Variant, seen: Coverage, db: str | None) 
     yield from _labelled("bounds", _bound_lines(screen, first))
     yield from _labelled("break-even", _cut(_break_even_lines(screen)))
     yield from _labelled("drift", _cut(_drift_lines(screen.models[first.variant_no], calibrated)))
+    yield from _labelled("sensitivity", _sensitivity_lines(screen, first))
     yield from _labelled("assumed", [clean(a["text"]) for a in screen.run.assumptions] or ["nothing"])
     yield from _labelled("problems", problem_lines(screen.run.problems) or ["none"])
     yield from _labelled("next", _next_steps(screen, seen, f" --db {db}" if db else ""))
@@ -235,6 +237,11 @@ def _drift_lines(models: Sequence[Row], calibrated: set[str]) -> list[str]:
     ]
 
 
+def _sensitivity_lines(screen: Screen, first: Variant) -> list[str]:
+    exact = all(tokenizer["exact"] for tokenizer in screen.run.tokenizers)
+    return line_of(screen.con, screen.run.run_no, first, exact=exact)
+
+
 def problem_lines(problems: dict[str, Any]) -> list[str]:
     """What was wrong with the inputs, one line a kind; zeros are left out."""
     lines = []
@@ -296,12 +303,12 @@ def lead_key(row: Row) -> tuple[Any, Any, Any]:
     return row["policy"], row["tariff"], row.get("markers")
 
 
-def note_dropped(console: Console, dropped: Sequence[str]) -> None:
-    """Name the columns that did not fit, if any."""
+def note_dropped(console: Console, dropped: Sequence[str], elsewhere: str = "--format csv") -> None:
+    """Name the columns that did not fit, if any, and what has them all the same."""
     if names := list(dict.fromkeys(dropped)):
         say(
             console,
-            f"Too narrow for: {', '.join(names)} (a wider terminal, COLUMNS=200, or --format csv has them).",
+            f"Too narrow for: {', '.join(names)} (a wider terminal, COLUMNS=200, or {elsewhere} has them).",
             "dim",
         )
 
@@ -312,6 +319,8 @@ def explain_columns(console: Console, names: Sequence[str], *, of_a_request: boo
     from rich.text import Text
 
     grid = Table.grid(padding=(0, 2))
+    grid.add_column(overflow="fold")
+    grid.add_column(overflow="fold")
     for name in names:
         if text := definition(name, of_a_request=of_a_request):
             grid.add_row(Text(name, style="bold"), Text(text))

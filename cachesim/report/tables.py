@@ -32,12 +32,16 @@ SIGNED: Final = frozenset(
         "per_mtok_share",
         "read_tokens_change",
         "creation_tokens_change",
+        "count_change",
+        "bill_change",
+        "bill_change_share",
         "uncounted_tokens",
         "uncounted_per_request",
         "uncounted_per_message",
     }
 )
 """Differences: a plus sign shows that they are."""
+LEAST_NAME: Final = 8
 KEEP: Final = 1000
 """The weight of columns that never leave a table: the ones that say what a row is about."""
 
@@ -144,7 +148,7 @@ def table(
     heads = {name: title(name) for name in columns}
     widths = {name: _width(name, heads[name], texts[name], width) for name in columns}
     kept, dropped = fit(widths, width, keep)
-    widths = _widen({name: widths[name] for name in kept}, heads, width)
+    widths = _widen(_narrow({name: widths[name] for name in kept}, width), heads, width)
     return _build(kept, heads, texts, widths, total is not None), dropped
 
 
@@ -191,6 +195,18 @@ def _needed(widths: Iterable[int]) -> int:
     return sum(width + GAP for width in widths) - 1
 
 
+def _narrow(widths: dict[str, int], width: int) -> dict[str, int]:
+    """Fold names more often where even what never leaves is too wide: a figure must not be cut, whatever it is."""
+    out = dict(widths)
+    names = [name for name in widths if kind_of(name) == "text"]
+    while names and _needed(out.values()) > width:
+        widest = max(names, key=lambda name: out[name])
+        if out[widest] <= LEAST_NAME:
+            break
+        out[widest] -= 1
+    return out
+
+
 def _widen(widths: dict[str, int], heads: dict[str, str], width: int) -> dict[str, int]:
     """Give headings one line instead of several as long as there is room, the heaviest columns first."""
     out = dict(widths)
@@ -205,14 +221,16 @@ def weight(name: str) -> int:
     """How long a column stays in a narrow table."""
     if name in BY_NAME:
         return BY_NAME[name].weight
-    return _REQUEST_WEIGHTS.get(name, KEEP)
+    return _OTHER_WEIGHTS.get(name, KEEP)
 
 
-_REQUEST_WEIGHTS: Final = {
+_OTHER_WEIGHTS: Final = {
     "outcome": 99, "at": 45, "reason": 48, "principal": 28, "session": 8, "log_format": 3, "tier": 34, "ttl_tier": 35,
     "succeeded": 4, "prompt_estimated": 4, "bill_state": 5, "committed": 22, "billed_read_tokens": 21,
     "billed_creation_5m_tokens": 19, "billed_creation_1h_tokens": 18, "billed_creation_24h_tokens": 17,
-    "billed_uncached_tokens": 16,
+    "billed_uncached_tokens": 16, "first_at": 40, "last_at": 50, "bytes": 20, "records": 90, "bad_lines": 80,
+    "principals": 30, "sessions": 20, "parsed": 60, "marked": 55, "with_usage": 45, "not_cacheable": 46,
+    "unparseable": 47, "made": 30, "made_by": 35, "tariffs": 40, "policies": 60,
 }  # fmt: skip
 
 
@@ -250,7 +268,7 @@ def frame() -> Table:
 def _style(name: str, text: str) -> str:
     if text == NONE or text == "0":
         return "dim"
-    if name in ("delta", "change", "charged_change"):
+    if name in ("delta", "change", "charged_change", "bill_change"):
         return "green" if text.startswith("−") else "red" if text.startswith("+") else ""
     return "cyan" if name == "token_hit_rate" else ""
 

@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cachesim import __version__
 from cachesim.errors import ConfigError, DatabaseBusy, InputError
-from cachesim.store.schema import FROM_VERSION_1, FROM_VERSION_2, SCHEMA_VERSION, SWEEP_TABLES, TABLES, VIEWS
+from cachesim.store.schema import (
+    FROM_VERSION_1,
+    FROM_VERSION_2,
+    SCHEMA_VERSION,
+    SENSITIVITY_TABLE,
+    SWEEP_TABLES,
+    TABLES,
+    VIEWS,
+)
 
 if TYPE_CHECKING:
     import duckdb
@@ -36,6 +44,7 @@ def _to_version_2(con: duckdb.DuckDBPyConnection) -> None:
 
 def _to_version_3(con: duckdb.DuckDBPyConnection) -> None:
     con.execute(FROM_VERSION_2)
+    con.execute(SENSITIVITY_TABLE)
 
 
 UPGRADES: Final[dict[int, Step]] = {1: _to_version_2, 2: _to_version_3}
@@ -152,7 +161,7 @@ def _schema_version(con: duckdb.DuckDBPyConnection, path: str) -> int | None:
 def _bring_up_to_date(con: duckdb.DuckDBPyConnection, path: str, version: int | None) -> None:
     with transaction(con):
         if version is None:
-            con.execute(TABLES + SWEEP_TABLES)
+            con.execute(TABLES + SWEEP_TABLES + SENSITIVITY_TABLE)
         else:
             for step in range(version, SCHEMA_VERSION):
                 if step not in UPGRADES:

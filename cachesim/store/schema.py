@@ -166,6 +166,25 @@ CREATE TABLE swept (
 );
 """
 
+SENSITIVITY_TABLE: Final = """
+-- what a replay's first policy does with every local count moved, per tariff set, model and price; sums over billed requests
+CREATE TABLE sensitivity (
+  run_no INTEGER NOT NULL, variant_no INTEGER NOT NULL,
+  percent INTEGER NOT NULL,            -- of the local counts: 95, 100 (the run itself) or 105
+  model VARCHAR,
+  price_no INTEGER,                    -- row of unit_prices; null for unpriced requests
+  requests BIGINT NOT NULL,
+  asked BIGINT NOT NULL,               -- requests that reached the cache
+  below_floor BIGINT NOT NULL,         -- of these, turned to zero by the floor
+  requests_read BIGINT NOT NULL, prompt BIGINT NOT NULL, read BIGINT NOT NULL, c5 BIGINT NOT NULL, c1 BIGINT NOT NULL,
+  c24 BIGINT NOT NULL, uncached BIGINT NOT NULL, completion BIGINT NOT NULL,
+  changed BIGINT NOT NULL,             -- requests with another outcome or reason than at 100
+  floor_up BIGINT NOT NULL,            -- requests below the floor at 100, and no longer
+  floor_down BIGINT NOT NULL           -- requests below the floor that were not at 100
+);
+"""
+"""New in version 3."""
+
 FROM_VERSION_1: Final = """
 ALTER TABLE variants ADD COLUMN ttl VARCHAR;
 ALTER TABLE unit_prices ADD COLUMN creation_custom DECIMAL(38,20);

@@ -26,6 +26,7 @@ class TraceRow(NamedTuple):
     """One request as stored: for the replay, and what its bill depends on besides the split.
 
     calibrated: its counts are scaled estimates, see `cachesim.core.pricing.fit_split`.
+    prompt_estimated: the prompt tokens are the local count.
     """
 
     request: PreparedRequest
@@ -35,6 +36,8 @@ class TraceRow(NamedTuple):
     purpose: str | None
     completion_window: str | None
     priced_at_us: int
+    prompt_estimated: bool
+    completion_tokens: int
 
 
 def find_trace(con: duckdb.DuckDBPyConnection, digest: str) -> int | None:
@@ -159,8 +162,8 @@ def trace_rows(
         window = [trace.trace_no, start, start + _CHUNK]
         requests = con.execute(
             "SELECT seq, at_us, done_us, succeeded, status, principal, model, tokenizer_no, body_state, query_marker, "
-            "prompt_tokens, purpose, completion_window, coalesce(batch_created_us, at_us) "
-            "FROM requests WHERE trace_no = ? AND seq >= ? AND seq < ? ORDER BY seq",
+            "prompt_tokens, purpose, completion_window, coalesce(batch_created_us, at_us), prompt_estimated, "
+            "completion_tokens FROM requests WHERE trace_no = ? AND seq >= ? AND seq < ? ORDER BY seq",
             window,
         ).fetchall()
         prompts = [_prompts(con, window, number) for number in rules_nos]

@@ -10,16 +10,15 @@ from cachesim.core.ledger import TariffSet
 from cachesim.report.render import explain_columns, note_dropped, say
 from cachesim.report.tables import NONE, counted, number, table, table_columns
 from cachesim.report.times import instant_text
-from cachesim.tariffs.rows import BASE_FIGURES, BREAK_EVEN, CACHE_FIGURES, SCOPE, TAIL
+from cachesim.tariffs.rows import BASE_FIGURES, BREAK_EVEN, CACHE_FIGURES, SCOPE
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 Row = dict[str, Any]
-_FIGURES: Final = {"cache": (*CACHE_FIGURES, "break_even_reads"), "base": (*SCOPE, *BASE_FIGURES)}
+_FIGURES: Final = {"cache": (*CACHE_FIGURES, "break_even_reads"), "base": ("purpose", *BASE_FIGURES)}
 _TITLES: Final = {"cache": "cache tariffs (factors on the input price)", "base": "base tariffs (per million tokens)"}
-_RARE: Final = frozenset({"name", "completion_window", "assumed"})
-_REST: Final = ("holds", *(name for name in TAIL if name not in ("valid_from", "valid_until")))
+_REST: Final = ("holds", "age_days", "sets_price", "source")
 _SIGNS: Final = {"added": ("+", "green"), "removed": ("−", "red"), "changed": ("~", "yellow")}
 _HEAD: Final = ("status", "ledger", "model", "purpose", "completion_window", "valid_from", "source_a", "source_b")
 
@@ -32,7 +31,7 @@ def print_set(out: Console, tariff: TariffSet, rows: Sequence[Row], as_of_us: in
     dropped: list[str] = []
     shown: list[str] = []
     for ledger, group in groupby(rows, key=lambda row: row["ledger"]):
-        listed = [row | {"break_even_reads": _break_even(row), "holds": _holds(row)} for row in group]
+        listed = [_shown(row) for row in group]
         columns = table_columns(list(_columns(ledger, listed)), listed)
         grid, left = table(columns, listed, out.width, keep=("model",))
         say(out, f"\n{_TITLES[ledger]}", "bold")
@@ -45,6 +44,17 @@ def print_set(out: Console, tariff: TariffSet, rows: Sequence[Row], as_of_us: in
     note_dropped(out, dropped)
     if explain:
         explain_columns(out, list(dict.fromkeys(shown)))
+
+
+def _shown(row: Row) -> Row:
+    """The row with what people read in fewer, shorter columns than programs."""
+    prices = row["source"].partition(": ")[0]
+    return row | {
+        "purpose": None if row["purpose"] is None else " ".join(filter(None, (row[name] for name in SCOPE))),
+        "break_even_reads": _break_even(row),
+        "holds": _holds(row),
+        "source": row["source"] if not row["assumed"] else "assumed" if row["ledger"] == "cache" else prices,
+    }
 
 
 def _break_even(row: Row) -> str:
@@ -73,7 +83,7 @@ def _columns(ledger: str, rows: Sequence[Row]) -> Iterator[str]:
         if name == "sets_price":
             if any(row[name] is False for row in rows):
                 yield name
-        elif name not in _RARE or any(row[name] not in (None, False) for row in rows):
+        elif name != "name" or any(row[name] for row in rows):
             yield name
 
 

@@ -61,7 +61,7 @@ def _regular_file(source: Source, data: LogBytes) -> Iterator[str]:
 
 def _as_json(con: duckdb.DuckDBPyConnection, path: str) -> duckdb.DuckDBPyConnection:
     """Every row as the text of a JSON object; numbers that a float would round are texts in it."""
-    con.execute("SET TimeZone = 'UTC'; SET threads = 1")
+    con.execute("SET TimeZone = 'UTC'; SET threads = 1; SET enable_progress_bar = false")
     table = "read_parquet(?, binary_as_string = true)"
     name = [glob.escape(path)]
     described = con.execute(f"DESCRIBE SELECT * FROM {table}", name).fetchall()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
@@ -14,7 +15,8 @@ from cli_support import run
 from sample_run import Req, fill
 
 from cachesim.cli import main
-from cachesim.cli.output import whole_file
+from cachesim.cli.output import emit, whole_file
+from cachesim.report.formats import Format, Report
 from cachesim.store.db import open_database
 
 ROOT = Path(__file__).parents[2]
@@ -36,13 +38,19 @@ def test_a_report_never_replaces_a_database(database: Path, capsys: pytest.Captu
     assert database.read_bytes() == before
 
 
-def test_an_answer_never_replaces_its_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    log = tmp_path / "log.jsonl"
+@pytest.mark.parametrize("option", ["--output", "--bad-lines"])
+@pytest.mark.parametrize("command", ["replay", "check"])
+def test_nothing_written_replaces_its_log(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str, option: str
+) -> None:
+    log, link = tmp_path / "log.jsonl", tmp_path / "link"
     log.write_text('{"at": 1772355605, "body": {"model": "m", "messages": []}}\n')
-    db = str(tmp_path / "runs.duckdb")
-    code, _, err = run(capsys, "replay", str(log), "--db", db, "--format", "csv", "--output", str(log))
-    assert code == 2
-    assert "one of the logs" in err
+    link.symlink_to(log)
+    db = ["--db", str(tmp_path / "runs.duckdb")] if command == "replay" else []
+    for target in (log, link):
+        code, _, err = run(capsys, command, str(log), *db, "--format", "csv", option, str(target))
+        assert code == 2
+        assert f"{option} {target}: one of the inputs" in err
     assert log.read_text().startswith('{"at"')
 
 
@@ -125,3 +133,15 @@ def test_the_devices_of_the_system_are_never_replaced(
     with log.open("ab") as stdout:
         assert csv_to(database, "/dev/stdout", stdout=stdout).returncode == 0
     assert [line.split(b",")[0] for line in log.read_bytes().splitlines()[:2]] == [b"before", b"run"]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_csv_on_a_terminal_shows_what_it_would_obey(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stdout", screen)
+    emit(Report("report", ["model", "requests"], [{"model": "\x1b[2J\u202e", "requests": 1}]), Format.CSV, None)
+    assert screen.getvalue() == "model,requests\n\\x1b[2J\\u202e,1\n"

@@ -86,6 +86,9 @@ def test_the_end_of_a_log_tells_ages_and_prices_what_the_ledger_does_not(capsys:
     assert assumed["assumed"] is True
     assert assumed["source"].startswith("genai-prices ")
     assert assumed["input_per_mtok"] == "2.5"
+    code, out, _ = run(capsys, "tariffs", "show", "--log", "log.jsonl")
+    assert code == 0
+    assert assumed["source"].partition(": ")[0] in out
 
 
 def test_a_ledger_without_cache_tariffs_shows_the_assumed_one(capsys: pytest.CaptureFixture[str]) -> None:
@@ -110,6 +113,7 @@ def test_people_see_two_tables(capsys: pytest.CaptureFixture[str], monkeypatch: 
     assert "1 / 2 / 2" in out
     assert "2026-01-01 – 2026-02-01" in out
     assert "from 2026-01-10" in out
+    assert "batch 24h" in out
     assert "0.075" in out
 
 

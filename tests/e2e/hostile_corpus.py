@@ -318,5 +318,67 @@ def clocks_and_ids() -> dict[str, Case]:
     }
 
 
-GROUPS: Final = (encodings, truncation, nesting, giants, bombs, files, clocks_and_ids)
+def containers() -> dict[str, Case]:
+    """Arrays, CSV and Parquet: what is cut or crooked costs itself there, too."""
+    rows = [FIRST.rstrip(), LAST.rstrip()]
+    array = b"[" + b",\n".join(rows) + b"]"
+    header = b"id,at,principal,body,usage\n"
+
+    def cells(name: str, time: str = "10:00:00", **changed: str) -> bytes:
+        values = {**GOOD, "id": name, "at": at(time)} | changed
+        texts = [value if isinstance(value, str) else json.dumps(value) for value in values.values()]
+        return (",".join('"' + text.replace('"', '""') + '"' for text in texts) + "\n").encode()
+
+    table = header + cells("first") + cells("last", "10:01:00")
+
+    def parquet(folder: Path, keep: slice = slice(None), **columns: object) -> None:
+        import polars as pl
+
+        values = {name: [v if isinstance(v, str) else json.dumps(v)] * 2 for name, v in GOOD.items()}
+        values |= {"id": ["first", "last"], **columns}  # type: ignore[dict-item]
+        pl.DataFrame(values).write_parquet(folder / LOG)
+        (folder / LOG).write_bytes((folder / LOG).read_bytes()[keep])
+
+    return {
+        "an array": harmless(array, 2),
+        "an array on one line": harmless(array.replace(b"\n", b""), 2),
+        "an array in an object": harmless(b'{"next": null, "data": ' + array + b', "total": 2}', 2),
+        "an array with a mark": harmless(b"\xef\xbb\xbf" + array, 2),
+        "a cut array": Case(stored(array[:-30]), 1, {"truncated": 1}),
+        "an array without its end": Case(stored(array[:-1]), 2, {"truncated": 1}),
+        "an array that goes on": Case(stored(array + b" and more"), 2, {"not_json": 1}),
+        "an array with a number in it": Case(stored(array[:-1] + b",7]"), 2, {"not_an_object": 1}),
+        "an array with an array in it": Case(
+            stored(array[:-1] + b",[" + FIRST.rstrip() + b"]]"), 2, {"not_an_object": 1}
+        ),
+        "an empty array": useless(b"[]", "nothing in it"),
+        "an array of empty objects": useless(b"[{}, {}]", ""),
+        "two arrays": harmless(b"[" + rows[0] + b"]\n[" + rows[1] + b"]", 2),
+        "half a gzip of an array": Case(
+            stored(cut_in_half(gzip.compress(b"[" + b",".join(many(300).splitlines()) + b"]"))),
+            -1,
+            {"corrupt_compression": 1},
+        ),
+        "csv": harmless(table, 2),
+        "csv with windows line ends": harmless(table.replace(b"\n", b"\r\n"), 2),
+        "csv with a mark": harmless(b"\xef\xbb\xbf" + table, 2),
+        "csv cut in a quote": Case(stored(table[:-20]), 1, {"truncated": 1}),
+        "csv with a row too long": Case(stored(table + b"1,2,3,4,5,6,7\n"), 2, {"bad_csv": 1}),
+        "csv with a row too short": Case(stored(table + b"1,2\n"), 2, {"bad_csv": 1}),
+        "csv with a body that is no JSON": Case(stored(table + cells("bad", body="{")), 3),
+        "csv with a bad byte": Case(
+            stored(table + cells("b\u00e9").decode().encode("latin-1")), 2, {"invalid_utf8": 1}
+        ),
+        "csv with only a header": useless(header, ""),
+        "csv with a field of 32 MB": harmless(table + cells("big", principal="s" * (32 << 20)), 3),
+        "parquet": Case(parquet, 2),
+        "a cut parquet": Case(lambda folder: parquet(folder, slice(0, -20)), 0, code=65, said="parquet"),
+        "a parquet without its start": Case(lambda folder: parquet(folder, slice(4, None)), 0, code=65, said=""),
+        "parquet with a bad time": Case(
+            lambda folder: parquet(folder, at=[at("10:00:00"), "soon"]), 1, {"bad_field:at": 1}
+        ),
+    }
+
+
+GROUPS: Final = (encodings, truncation, nesting, giants, bombs, files, clocks_and_ids, containers)
 CORPUS: Final[dict[str, Case]] = {f"{g.__name__}: {name}": case for g in GROUPS for name, case in g().items()}

@@ -250,8 +250,8 @@ def test_a_continued_run_begins_with_what_it_inherits(
         (["--at", "noon"], "--at 'noon': expected a date"),
         (["--at", "2026-03-01", "--dead"], "ask for one of them"),
         (["--by", "day"], "choose from model, principal, ttl_tier"),
-        (["--principal", "gamma"], "not in this log"),
-        (["--model", "x"], "`cachesim report --by model` lists them"),
+        (["--principal", "gamma"], "not in this run's log"),
+        (["--model", "x"], "--model 'x': not in this run's log"),
         (["--policy", "ideal"], "a bound has no bill"),
     ],
 )

@@ -14,7 +14,7 @@ import pytest
 from containers import CONTAINERS
 from e2e_support import Cli
 from same_traffic import NAMES, Exchange, capture, json_lines, traffic, unmarked
-from traffic_logs import ROWS, files
+from traffic_logs import MAPPING, ROWS, files, house
 
 from cachesim.trace.formats import FORMATS
 
@@ -135,6 +135,17 @@ def test_the_answer_is_that_of_a_capture(answer: Answer, log_format: str) -> Non
         assert [row["request"] for row in found] == [row["request"] for row in expected]
     if log_format in SAME_SESSIONS:
         assert [row["session"] for row in found] == [row["session"] for row in expected]
+
+
+@pytest.mark.parametrize("container", ["rows.jsonl", *CONTAINERS])
+def test_a_log_that_a_mapping_describes(answer: Answer, tmp_path: Path, container: str) -> None:
+    (tmp_path / "house.toml").write_text(MAPPING)
+    expected = answer({"capture.jsonl": known(traffic(), set())})
+    rows = [house(x) for x in traffic()]
+    found = answer({container: CONTAINERS.get(container, json_lines)(rows)}, "--mapping", "house.toml")
+    assert [without(told, {"run", "log_format"}) for told in found] == [
+        without(told, {"run", "log_format"}) for told in expected
+    ]
 
 
 @pytest.mark.parametrize("container", CONTAINERS)

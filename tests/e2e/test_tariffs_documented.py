@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from e2e_support import Cli, body, lines, text, usage, words
 
+from cachesim.tariffs.check import CODES
+
 PAGE = (Path(__file__).parents[2] / "docs" / "tariffs.md").read_text(encoding="utf-8")
 EXAMPLE = PAGE.partition("## A worked example")[2].partition("## Looking at ledgers")[0]
 TERM = re.compile(r"[0-9.]+(?:·[0-9.]+)*")
@@ -114,3 +116,8 @@ def test_the_first_ledger_of_the_page_loads(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "t.toml").write_text(found[1])
     # the model is priced for ever and enabled from 2026 on
     assert cli("tariffs", "check", "t.toml").out == "t.toml: nothing found\n"
+
+
+def test_the_page_names_every_kind_of_finding() -> None:
+    rows = PAGE.partition("What `check` can find:")[2]
+    assert dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", rows, re.MULTILINE)) == CODES

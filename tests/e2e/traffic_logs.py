@@ -160,6 +160,39 @@ def openhands(x: Exchange) -> Json:
     }  # fmt: skip
 
 
+MAPPING = """
+name = "house"
+[detect]
+kind = "llm"
+[fields]
+id = "uid"
+at = "when.ms"
+duration = "when.took"
+principal = "who"
+session = "talk"
+body.model = "call.model"
+body.max_tokens = "call.limit"
+body.tools = "call.tools"
+body.messages = "call.messages"
+status = "http"
+usage = "tokens"
+cost = "usd"
+[units]
+at = "ms"
+duration = "s"
+"""
+"""How `house` is to be read."""
+
+
+def house(x: Exchange) -> Json:
+    """A log of no known tool."""
+    return {
+        "kind": "llm", "uid": x.id, "when": {"ms": round(x.at.timestamp() * 1000), "took": 2.0}, "who": x.name,
+        "talk": x.session, "http": x.status, "tokens": chat_usage(x.split), "usd": x.cost,
+        "call": {"model": "m", "limit": 50, "tools": x.body["tools"], "messages": x.messages},
+    }  # fmt: skip
+
+
 def inspect(exchanges: Sequence[Exchange]) -> Json:
     """An evaluation of which every conversation is a sample."""
     samples: dict[str, list[Json]] = {}

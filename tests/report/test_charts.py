@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from cachesim.report.charts import Mark, Points, curve_text
-from cachesim.report.columns import Kind
+from cachesim.report.column import Kind
 
 FLOORS = (256, 512, 1024, 2048, 4096)
 BILL: Points = list(zip(FLOORS, map(Decimal, ("0.30", "0.26", "0.22", "0.24", "0.30")), strict=True))
@@ -107,6 +107,12 @@ def test_the_legend_has_a_letter_for_every_series_and_breaks_where_it_must() -> 
     series: dict[str, Points] = {"first model": BILL, "second model": BILL, "third\x1b[31m model": BILL}
     text = curve_text(series, x_title="floor", y_title="charged", width=34)
     assert text.split("\n")[-2:] == ["a first model · b second model", "c third\\x1b[31m model"]
+
+
+def test_names_wider_than_the_legend_fold_and_stay_apart() -> None:
+    series: dict[str, Points] = {"m" * 30 + "-east": BILL, "m" * 30 + "-west": BILL}
+    legend = curve_text(series, x_title="floor", y_title="charged", width=26).split("\n")[-4:]
+    assert legend == ["a " + "m" * 24, "mmmmmm-east", "b " + "m" * 24, "mmmmmm-west"]
 
 
 @pytest.mark.parametrize("colour", [False, True])

@@ -112,7 +112,7 @@ def test_another_programs_database_is_left_alone(tmp_path: Path) -> None:
 
 # Takes away what version 3 added to the schema.
 TO_VERSION_2 = """
-DROP VIEW v_node_tokens;
+DROP VIEW v_node_tokens; DROP TABLE sensitivity;
 ALTER TABLE trace_tokenizers DROP COLUMN counts_no; ALTER TABLE trace_tokenizers DROP COLUMN model;
 ALTER TABLE trace_tokenizers DROP COLUMN factor_e4; ALTER TABLE trace_tokenizers DROP COLUMN origin;
 ALTER TABLE trace_tokenizers DROP COLUMN fitted_requests; ALTER TABLE trace_tokenizers DROP COLUMN checked_requests;
@@ -300,8 +300,8 @@ def test_deleting_a_run_keeps_a_trace_that_another_run_uses() -> None:
     assert left == [("meta",)]
 
 
-def test_a_database_of_version_1_gains_what_sweeps_need(tmp_path: Path) -> None:
-    """Made from today's schema by taking away what version 2 added; what was in it stays."""
+def test_a_database_of_version_1_gains_what_sweeps_and_moved_counts_need(tmp_path: Path) -> None:
+    """Made from today's schema by taking away what versions 2 and 3 added; what was in it stays."""
     path = str(tmp_path / "old.duckdb")
     with db.open_database(path) as con:
         con.execute("DROP VIEW v_requests; DROP VIEW v_runs; DROP TABLE swept; DROP TABLE sweep_groups")
@@ -313,6 +313,7 @@ def test_a_database_of_version_1_gains_what_sweeps_need(tmp_path: Path) -> None:
         assert con.execute("SELECT run_no, ttl FROM variants").fetchall() == [(1, None)]
         assert con.execute("SELECT count(*) FROM swept JOIN sweep_groups USING (run_no)").fetchone() == (0,)
         assert con.execute("SELECT creation_custom FROM unit_prices").fetchall() == []
+        assert con.execute("SELECT * FROM sensitivity").fetchall() == []
 
 
 def test_a_database_of_version_2_keeps_its_counts(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,13 @@ def test_every_format_has_fixtures() -> None:
 
 def test_every_format_has_a_page() -> None:
     pages = {path.stem: path.read_text() for path in (LOGS.parents[1] / "docs" / "formats").iterdir()}
+    index = pages.pop("README")
     assert sorted(pages) == sorted(FORMATS)
+    assert sorted(re.findall(r"^\| \[(\S+)\]\((\S+)\.md\) ", index, re.MULTILINE)) == sorted(
+        zip(FORMATS, FORMATS, strict=True)
+    )
+    for known in FORMATS.values():
+        assert (f"`{known.name}`" in index) == (known.kind == "document")  # documents, which no container holds
     for name, page in pages.items():
         assert page.startswith(f"# {name}: ")
         assert all(len(line) <= 160 for line in page.splitlines())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from cachesim.config.mapping import load_mapping
 from cachesim.core.model import BadLine, LogRecord, Usage
 from cachesim.errors import ConfigError, InputError, UsageError
 from cachesim.trace.formats.base import digest_key
+from cachesim.trace.mapping import TARGETS
 from cachesim.trace.open import find_sources
 from cachesim.trace.reader import ReadFacts, ReadOptions, read_records
 
@@ -202,3 +204,18 @@ def test_a_mapping_is_no_second_opinion(tmp_path: Path) -> None:
         read(tmp_path, described, b"{}", log_format="cachesim")
     with pytest.raises(UsageError, match="house files have no times"):
         read(tmp_path, mapping(tmp_path, '[fields]\nbody="b"\n'), b"{}")
+
+
+def test_the_page_about_mappings_is_true(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "mapping.md").read_text()
+    text, rows = (re.findall(rf"```{kind} \S+\n(.*?)```", page, re.DOTALL)[0] for kind in ("toml", "json"))
+    found, facts = read(tmp_path, mapping(tmp_path, text), rows.encode())
+    record = only(found)
+    assert (record.principal, record.purpose, record.duration_us) == ("acme", "batch", 1_500_000)
+    assert (record.body, record.usage) == (b'{"model":"small","messages":[]}', Usage(30))
+    assert (record.tags, facts.left_out) == ({"app": "desk"}, {"not_mapped": 1})
+    named = re.findall(
+        r"`([\w.]+)`", "".join(line.split("|")[1] for line in page.splitlines() if line.startswith("| `"))
+    )
+    shown = {f"usage{name}" if name.startswith(".") else name for name in named} - {"tags.NAME", "body.NAME"}
+    assert shown == set(TARGETS)
