@@ -223,20 +223,6 @@ def test_a_truncated_gzip_gives_what_is_whole(cli: Cli, tmp_path: Path) -> None:
     assert 200 < report["runs"][0]["requests"] < 300
 
 
-def test_a_line_too_long_is_left_out_without_being_held(
-    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from cachesim.trace.open import Source
-
-    defaults = Source.lines.__defaults__
-    assert defaults is not None
-    monkeypatch.setattr(Source.lines, "__defaults__", (*defaults[:-1], 1 << 20))
-    (tmp_path / "long.jsonl").write_bytes(FIRST + with_fields(session="x" * (3 << 20)) + LAST)
-    report = cli("replay", "long.jsonl", "--format", "json").json()
-    assert report["problems"]["bad_line_reasons"] == {"line_too_long": 1}
-    assert report["runs"][0]["requests"] == 2
-
-
 def test_a_line_of_many_megabytes_is_fine(cli: Cli, tmp_path: Path, tokenizer: Path) -> None:
     big = {**GOOD, "id": "big", "body": body(("user", text("word " * 2_000_000, "5m")))}
     (tmp_path / "big.jsonl").write_bytes(FIRST + lines([{**big, "usage": usage(2_000_000, 1)}]) + LAST)
