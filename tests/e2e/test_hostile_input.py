@@ -226,11 +226,10 @@ def test_a_truncated_gzip_gives_what_is_whole(cli: Cli, tmp_path: Path) -> None:
 def test_a_line_too_long_is_left_out_without_being_held(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from cachesim.trace.open import Source
+    from cachesim.trace.open import MAX_LINE_BYTES, Source
 
-    defaults = Source.lines.__defaults__
-    assert defaults is not None
-    monkeypatch.setattr(Source.lines, "__defaults__", (*defaults[:-1], 1 << 20))
+    assert Source.lines_of.__defaults__ == (MAX_LINE_BYTES,)
+    monkeypatch.setattr(Source.lines_of, "__defaults__", (1 << 20,))
     (tmp_path / "long.jsonl").write_bytes(FIRST + with_fields(session="x" * (3 << 20)) + LAST)
     report = cli("replay", "long.jsonl", "--format", "json").json()
     assert report["problems"]["bad_line_reasons"] == {"line_too_long": 1}
