@@ -341,12 +341,13 @@ def finish(knobs: Knobs, state: State, out: Mutable) -> None:
 
 
 def ideal(
-    events: Ints, scope: Ints, end_node: Ints, tokens: Ints, parents: Ints, prefixes: Ints, seen: Mutable, best: Mutable
-) -> None:
+    events: Ints, scope: Ints, end_node: Ints, tokens: Ints, parents: Ints, prefixes: Ints, seen: Mutable,
+    walked: Mutable, best: Mutable,
+) -> None:  # fmt: skip
     """For each request the tokens of its longest prefix that an earlier completed one of its scope contained.
 
     events as in Shard, completions of successful requests only; scope: numbers from 1, requests in order of scope;
-    tokens: cumulative by node; seen: a zero per node; best: the answer, per request.
+    tokens: cumulative by node; seen, walked: a zero per node; best: the answer, per request.
     """
     for event in events:
         if event >= 0:
@@ -356,7 +357,9 @@ def ideal(
             best[event] = tokens[node] if node >= 0 else 0
         else:
             node, own = end_node[~event], scope[~event]
-            # What lies before a known boundary is known already, unless a forged twin shares its number.
-            while node >= 0 and (seen[prefixes[node]] != own or prefixes[node] != node):
+            # What lies before a boundary walked is known already. That its number is known would not do: a forged twin
+            # with other boundaries before it shares it.
+            while node >= 0 and walked[node] != own:
+                walked[node] = own
                 seen[prefixes[node]] = own
                 node = parents[node]

@@ -45,11 +45,12 @@ def _ideal(
     events, _ = order_events(scope, requests.at[rows], requests.done[rows], requests.succeeded[rows])
     given: list[Any] = [events, scope + 1, prompts.end[rows], cumulative, forest.parents, forest.prefixes]
     if compiled:
-        seen, best = np.zeros(len(forest.parents), np.int64), np.zeros(len(rows), np.int64)
-        compiled_ideal()(*given, seen, best)
+        seen, walked = np.zeros((2, len(forest.parents)), np.int64)
+        best = np.zeros(len(rows), np.int64)
+        compiled_ideal()(*given, seen, walked, best)
         return best
     answer = [0] * len(rows)
-    lists: list[Any] = [*(column.tolist() for column in given), [0] * len(forest.parents), answer]
+    lists: list[Any] = [*(column.tolist() for column in given), *([0] * len(forest.parents) for _ in range(2)), answer]
     core_kernel.ideal(*lists)
     return np.array(answer, np.int64)
 
