@@ -88,23 +88,9 @@ def check(
 
     keep_inputs(files, output=output, bad_lines=bad_lines)
     arguments = Arguments(
-        files,
-        config,
-        None,
-        principal,
-        since,
-        until,
-        timezone,
-        log_format,
-        start,
-        interval,
-        bad_lines,
-        bad_lines_raw,
-        strict,
-        quiet,
-        jobs=jobs,
-        mapping=mapping,
-    )
+        files, config, None, principal, since, until, timezone, log_format, start, interval, bad_lines, bad_lines_raw,
+        strict, quiet, jobs=jobs, mapping=mapping,
+    )  # fmt: skip
     settings = arguments.config()
     seen = BadLineSample()
     with open_database(IN_MEMORY) as con:

@@ -63,22 +63,9 @@ def init(
     from cachesim.store.db import IN_MEMORY, open_database
 
     arguments = Arguments(
-        files,
-        config,
-        None,
-        principal,
-        since,
-        until,
-        timezone,
-        log_format,
-        start,
-        interval,
-        bad_lines,
-        bad_lines_raw,
-        strict,
-        quiet,
-        mapping=mapping,
-    )
+        files, config, None, principal, since, until, timezone, log_format, start, interval, bad_lines, bad_lines_raw,
+        strict, quiet, mapping=mapping,
+    )  # fmt: skip
     settings = arguments.config()
     with open_database(IN_MEMORY) as con:
         sources = arguments.sources()

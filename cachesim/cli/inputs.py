@@ -135,12 +135,9 @@ class Arguments:
     def read_options(self, con: duckdb.DuckDBPyConnection, config: Config) -> ReadOptions:
         """How to complete and choose records. Raises UsageError for times that are none, ConfigError for a mapping."""
         from cachesim.config.mapping import load_mapping
-        from cachesim.report.times import check_order, parse_instant
+        from cachesim.report.times import parse_instant, parse_period
         from cachesim.trace.reader import ReadOptions
         from cachesim.trace.times import parse_duration
-
-        def instant(option: str, text: str | None) -> int | None:
-            return None if text is None else parse_instant(con, option, text, self.timezone)
 
         try:
             interval_us = None if self.interval is None else parse_duration(self.interval)
@@ -148,12 +145,11 @@ class Arguments:
             raise UsageError(
                 f"--interval {self.interval!r}: a duration was expected, such as 250ms, 1s or 5m"
             ) from None
-        since_us, until_us = instant("--since", self.since), instant("--until", self.until)
-        check_order("--since, --until", since_us, until_us)
+        since_us, until_us = parse_period(con, self.since, self.until, self.timezone)
         return ReadOptions(
             log_format=self.log_format,
             principal=self.principal,
-            start_us=instant("--start", self.start),
+            start_us=None if self.start is None else parse_instant(con, "--start", self.start, self.timezone),
             interval_us=interval_us,
             since_us=since_us,
             until_us=until_us,

@@ -137,25 +137,9 @@ def replay(
     if dry_run and continue_run is not None:
         raise UsageError("--continue needs the run database; it does not go with --dry-run")
     arguments = Arguments(
-        files,
-        config,
-        tokenizer,
-        principal,
-        since,
-        until,
-        timezone,
-        log_format,
-        start,
-        interval,
-        bad_lines,
-        bad_lines_raw,
-        strict,
-        quiet,
-        not no_calibration,
-        mapping=mapping,
-        jobs=jobs,
-        accelerate=not no_accelerator,
-    )
+        files, config, tokenizer, principal, since, until, timezone, log_format, start, interval, bad_lines,
+        bad_lines_raw, strict, quiet, not no_calibration, mapping=mapping, jobs=jobs, accelerate=not no_accelerator,
+    )  # fmt: skip
     keep_inputs(files, output=output, bad_lines=bad_lines)
     settings = arguments.config()
     plan = make_plan(settings, policy, set_rules, markers, tariff)

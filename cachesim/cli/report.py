@@ -140,7 +140,7 @@ def report(
     from cachesim.report.names import check_names
     from cachesim.report.query import Filters
     from cachesim.report.runs import find_replay, find_run
-    from cachesim.report.times import check_order, parse_instant
+    from cachesim.report.times import parse_period
     from cachesim.store.db import open_database
 
     flags = {"model": by_model, "principal": by_principal, "day": by_day, "hour": by_hour, "session": by_session,
@@ -148,27 +148,20 @@ def report(
     groups = list(dict.fromkeys([*split_commas(by), *(name for name, wanted in flags.items() if wanted)]))
     with open_database(db, read_only=True) as con:
         run_no = (find_replay if sensitivity else find_run)(con, run)
+        since_us, until_us = parse_period(con, since, until, timezone)
         filters = Filters(
-            since_us=parse_instant(con, "--since", since, timezone) if since else None,
-            until_us=parse_instant(con, "--until", until, timezone) if until else None,
-            timezone=timezone,
-            policies=tuple(policy or ()),
-            tariffs=tuple(tariff or ()),
-            models=tuple(model or ()),
-            principals=tuple(principal or ()),
-            bounds=bounds,
-        )
-        check_order("--since, --until", filters.since_us, filters.until_us)
+            since_us=since_us, until_us=until_us, timezone=timezone, bounds=bounds, policies=tuple(policy or ()),
+            tariffs=tuple(tariff or ()), models=tuple(model or ()), principals=tuple(principal or ()),
+        )  # fmt: skip
         check_names(con, [run_no], filters)
         if sensitivity:
             moved_report(con, run_no, groups, filters, (sort, top), form, output, explain=explain, quiet=quiet)
-            return
-        if drift:
+        elif drift:
             _drift(con, run_no, groups, filters, form, output, explain=explain)
-            return
-        made, totals = make_report(con, run_no, groups, filters)
-        sorting = _sorting(sort, top, made.columns, default=top is not None)
-        _write(made, totals, sorting, form, output, explain=explain, quiet=quiet)
+        else:
+            made, totals = make_report(con, run_no, groups, filters)
+            sorting = _sorting(sort, top, made.columns, default=top is not None)
+            _write(made, totals, sorting, form, output, explain=explain, quiet=quiet)
 
 
 def make_report(

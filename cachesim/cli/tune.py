@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from enum import StrEnum
 from fractions import Fraction
 from pathlib import Path
@@ -138,14 +138,9 @@ def tune(
             _present(con, base), floor, ttl, window, walk_back, markers, multipliers,
             _policies(con, base, config, policy, set_rules), _tariffs(con, base, tariff),
         )  # fmt: skip
-        if html is not None and not axes.floors:
-            raise UsageError("--html: its curves run over floors; add --floor, for example --floor 256:8192:256")
-        if not quiet:
-            _name_unpriced(axes)
-        with ExitStack() as stack:
-            number = sweep(
-                con, base, axes, hold_out=share, jobs=jobs, kernel=kernel.value, progress=_started(stack, quiet)
-            )
+        _check_axes(axes, html, quiet)
+        with _sweeping(quiet) as started:
+            number = sweep(con, base, axes, hold_out=share, jobs=jobs, kernel=kernel.value, progress=started)
         tuning = read_tuning(con, number, groups, objective)
         if walk_back:
             tuning.fan_outs = _fan_outs(con, base, quiet=quiet)
@@ -155,6 +150,13 @@ def tune(
     _write(tuning, form, output, top, shown, chart=chart, explain=explain)
     if tuning.refused:
         raise _refusal(tuning)
+
+
+def _check_axes(axes: Axes, html: Path | None, quiet: bool) -> None:
+    if html is not None and not axes.floors:
+        raise UsageError("--html: its curves run over floors; add --floor, for example --floor 256:8192:256")
+    if not quiet:
+        _name_unpriced(axes)
 
 
 def _name_unpriced(axes: Axes) -> None:
@@ -169,11 +171,13 @@ def _refusal(tuning: Tuning) -> CannotEvaluate:
     return CannotEvaluate(f"tune: no floor can be recommended; {'; '.join(facts) or 'no model was asked'}")
 
 
-def _started(stack: ExitStack, quiet: bool) -> Callable[[int], Callable[[int], None]]:
+@contextmanager
+def _sweeping(quiet: bool) -> Iterator[Callable[[int], Callable[[int], None]]]:
     """What the sweep tells how much there is to do, in requests × variants."""
     from cachesim.cli.progress import progress
 
-    return lambda work: stack.enter_context(progress(work, "sweeping", quiet, unit="requests × variants"))
+    with ExitStack() as stack:
+        yield lambda work: stack.enter_context(progress(work, "sweeping", quiet, unit="requests × variants"))
 
 
 def parse_share(text: str) -> Fraction:

@@ -39,6 +39,16 @@ def parse_instant(con: duckdb.DuckDBPyConnection, option: str, text: str, timezo
     return int(row[0]) if row else local
 
 
+def parse_period(
+    con: duckdb.DuckDBPyConnection, since: str | None, until: str | None, timezone: str
+) -> tuple[int | None, int | None]:
+    """--since and --until in µs UTC, None where not given. Raises UsageError as `parse_instant` and `check_order`."""
+    since_us = None if since is None else parse_instant(con, "--since", since, timezone)
+    until_us = None if until is None else parse_instant(con, "--until", until, timezone)
+    check_order("--since, --until", since_us, until_us)
+    return since_us, until_us
+
+
 def check_order(option: str, since_us: int | None, until_us: int | None) -> None:
     """Raises UsageError, naming `option`, for a period in which nothing can lie."""
     if since_us is not None and until_us is not None and since_us >= until_us:

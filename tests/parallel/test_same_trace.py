@@ -109,7 +109,7 @@ def config(logs: Path) -> Config:
     return load_config([str(logs / "c.toml")])
 
 
-def check(
+def assert_same(
     *files: Path, jobs: tuple[int, ...] = (2, 3), options: ReadOptions | None = None, config: Config | None = None
 ) -> Tables:
     whole = tables(*files, jobs=1, options=options, config=config)
@@ -119,7 +119,7 @@ def check(
 
 
 def test_an_awkward_log_in_several_files(logs: Path, config: Config) -> None:
-    found = check(*(logs / f"{name}" for name in ("one.jsonl", "two.jsonl.gz", "three.jsonl")), config=config)
+    found = assert_same(*(logs / f"{name}" for name in ("one.jsonl", "two.jsonl.gz", "three.jsonl")), config=config)
     facts = json.loads(found["traces"][0][3])
     assert facts["duplicates"] > 5
     assert facts["unordered"] > 5
@@ -130,21 +130,21 @@ def test_an_awkward_log_in_several_files(logs: Path, config: Config) -> None:
 
 def test_times_that_leave_records_out(logs: Path) -> None:
     options = ReadOptions(principal="p", since_us=1_772_400_000_000_000, until_us=1_772_500_000_000_000)
-    check(logs / "one.jsonl", options=options, jobs=(3,))
+    assert_same(logs / "one.jsonl", options=options, jobs=(3,))
 
 
 def test_files_without_lines(logs: Path) -> None:
     files = [logs / f"{name}.jsonl" for name in ("nothing", "binary", "three")]
-    check(*files, jobs=(2,))
+    assert_same(*files, jobs=(2,))
 
 
 def test_made_up_times_count_records_so_one_process_reads(logs: Path) -> None:
-    check(logs / "requests.jsonl", options=ReadOptions(start_us=0, interval_us=1_000_000), jobs=(2,))
+    assert_same(logs / "requests.jsonl", options=ReadOptions(start_us=0, interval_us=1_000_000), jobs=(2,))
 
 
 def test_more_processes_than_lines(logs: Path, tmp_path: Path) -> None:
     (tmp_path / "short.jsonl").write_bytes(b"".join(synthetic(3)))
-    check(tmp_path / "short.jsonl", jobs=(8,))
+    assert_same(tmp_path / "short.jsonl", jobs=(8,))
 
 
 def test_what_cannot_be_read_is_the_same_error(logs: Path, tmp_path: Path) -> None:
