@@ -96,6 +96,7 @@ def problems(trace: PreparedTrace) -> dict[str, Any]:
         "repeated_ids": facts["repeated_ids"],
         "unordered": facts["unordered"],
         "unmatched_answers": facts["unmatched_answers"],
+        "conflicting_answers": facts.get("conflicting_answers", 0),
         "without_principal": facts["unscoped"],
         "filtered_by_time": facts["filtered"],
         "left_out": facts.get("left_out", {}),  # absent from traces that an older version prepared
@@ -220,7 +221,8 @@ def _mapping(options: ReadOptions) -> Iterator[tuple[str, str]]:
 
 def _recorded(trace: PreparedTrace) -> Iterator[tuple[str, str]]:
     if count := trace.facts.get("unanswered", 0):  # absent from traces that an older version prepared
-        yield "unanswered", f"status of {count:,} records: these logs hold no response to them, taken as 200"
+        held = "failed, as others report usage" if trace.facts["usage_reported"] else "taken as 200"
+        yield "unanswered", f"outcome of {count:,} records: these logs hold no response to them; {held}"
     if count := trace.facts["recorded_writes_assumed_5m"]:
         yield "recorded_writes_assumed_5m", f"recorded creation of {count:,} records: without a lifetime, taken as 5m"
 

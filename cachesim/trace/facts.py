@@ -34,6 +34,7 @@ def as_json(facts: ReadFacts, reasons: Counter[str]) -> dict[str, Any]:
         "synthetic_times": sum(f.synthetic_times for f in facts.files),
         "unanswered": sum(f.unanswered for f in facts.files),
         "unmatched_answers": facts.unmatched_answers,
+        "conflicting_answers": facts.conflicting_answers,
         "usage_reported": facts.usage_reported,
     }
     return {

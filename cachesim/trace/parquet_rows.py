@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import io
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 
 MAGIC: Final = b"PAR1"
 _BATCH_ROWS: Final = 256
-_EXACT: Final = ("DECIMAL", "HUGEINT", "UHUGEINT")
+_EXACT: Final = re.compile(r'(?<!")DECIMAL\(\d+,\s*\d+\)|^U?HUGEINT$')
+"""Types that would become floats; decimals also inside of lists, structs and maps."""
 _members: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
@@ -65,8 +67,8 @@ def _as_json(con: duckdb.DuckDBPyConnection, path: str) -> duckdb.DuckDBPyConnec
     table = "read_parquet(?, binary_as_string = true)"
     name = [glob.escape(path)]
     described = con.execute(f"DESCRIBE SELECT * FROM {table}", name).fetchall()
-    exact = [_quoted(column) for column, kind, *_ in described if kind.startswith(_EXACT)]
-    texts = ", ".join(f"{column}::VARCHAR AS {column}" for column in exact)
+    exact = [(_quoted(column), _EXACT.sub("VARCHAR", kind)) for column, kind, *_ in described if _EXACT.search(kind)]
+    texts = ", ".join(f"{column}::{kind} AS {column}" for column, kind in exact)
     columns = f"* REPLACE ({texts})" if texts else "*"
     row = _quoted("row of " + ", ".join(column for column, *_ in described))  # unlike any of the columns
     return con.execute(f"SELECT to_json({row})::VARCHAR FROM (SELECT {columns} FROM {table}) {row}", name)

@@ -95,14 +95,16 @@ class ReadFacts:
     """Facts per file, in the order of the sources, complete when reading has ended.
 
     usage_reported: any record of the log carries usage, be it outside since/until; default_principal: the name that
-    was used; unmatched_answers: answers that no record asked for; only_answers: why there are no records, where every
-    file holds answers.
+    was used; unmatched_answers: answers that no record asked for; conflicting_answers: requests of which two rows of
+    one kind say different things (the later one holds); only_answers: why there are no records, where every file holds
+    answers.
     """
 
     files: list[FileFacts] = field(default_factory=list)
     usage_reported: bool = False
     default_principal: str | None = None
     unmatched_answers: int = 0
+    conflicting_answers: int = 0
     only_answers: str | None = None
 
     @property
@@ -189,6 +191,8 @@ class _Reading:
         self.facts = facts
         self.answers: dict[tuple[str, str], dict[str, Any]] = {}
         self.used_answers: set[tuple[str, str]] = set()
+        self.said: dict[tuple[Join, tuple[str, str]], Mapping[str, Any]] = {}
+        self.conflicting: set[tuple[str, str]] = set()
         self.joins = ""
         self.synthetic = 0
         self.principal: str | None = None
@@ -210,6 +214,7 @@ class _Reading:
                 self.previous_us = 0
                 yield from self._records(file, facts)
         self.facts.unmatched_answers = len(self.answers) - len(self.used_answers)
+        self.facts.conflicting_answers = len(self.conflicting)
 
     def _default_principal(self, format_: Format | None) -> str | None:
         if self.options.principal is None and format_ is not None and not format_.has_principals:
@@ -228,7 +233,10 @@ class _Reading:
                 if not item[2].isspace():
                     yield _counted(_bad_line(item, file.source.file_no, error), facts)
                 continue
-            self.answers.setdefault((file.format.name, answer.id), {}).update(answer.says)
+            key = (file.format.name, answer.id)
+            if self.said.setdefault((join, key), answer.says) != answer.says:
+                self.conflicting.add(key)
+            self.answers.setdefault(key, {}).update(answer.says)
             self.facts.usage_reported |= answer.says.get("usage") is not None
             facts.answers += 1
 
@@ -305,6 +313,8 @@ class _Reading:
             options.until_us is not None and at_us >= options.until_us
         ):
             facts.filtered += 1
+            if (key := (self.joins, record.id or "")) in self.answers:
+                self.used_answers.add(key)
             return False
         if record.id is None:
             if self.name_records:

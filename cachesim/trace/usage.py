@@ -7,6 +7,7 @@ Inspect pass on either; there the total that they keep beside the parts decides.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -38,6 +39,7 @@ _BUCKET_NAMES: Final = {"input", *_INPUT_BUCKETS} - {
 }
 """Names that only such usage has; the three left out are Anthropic's own."""
 
+_WHOLE: Final = re.compile(r"\d{1,16}", re.ASCII)
 _NONE: Final[Fields] = {}
 _NOTHING: Final = Usage()
 
@@ -64,7 +66,8 @@ def normalise(usage: Fields) -> Usage:
     >>> normalise({"prompt_tokens": 100, "prompt_tokens_details": {"cached_tokens": 90}}).prompt
     100
     """
-    if "prompt_tokens" in usage or "prompt_cache_hit_tokens" in usage:
+    idle = usage.get("input_tokens") and not usage.get("prompt_tokens")  # of gateways that write both names always
+    if not idle and ("prompt_tokens" in usage or "prompt_cache_hit_tokens" in usage):
         return _chat(usage)
     if not _BUCKET_NAMES.isdisjoint(usage):
         return _buckets(usage)
@@ -199,6 +202,8 @@ def _sum(uncached: int | None, read: int | None, writes: _Writes) -> int | None:
 
 def _count(fields: Fields, name: str) -> int | None:
     value = fields.get(name)
+    if type(value) is str and _WHOLE.fullmatch(value):  # as ClickHouse writes 64 bits, and so exports of Langfuse
+        value = int(value)
     if type(value) is int:
         return value if 0 <= value <= MAX_TOKENS else None
     if type(value) is float and value.is_integer() and 0 <= value <= MAX_TOKENS:

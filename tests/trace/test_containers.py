@@ -271,10 +271,11 @@ def test_parquet_under_a_name_that_looks_like_a_pattern(tmp_path: Path) -> None:
 
 def test_numbers_of_parquet_are_exact(tmp_path: Path) -> None:
     path = tmp_path / "d.parquet"
-    row = "SELECT 1 AS at, '{}' AS body, 0.123456789012345678::DECIMAL(38, 18) AS cost, TIMESTAMPTZ '2026-01-01' AS t"
+    row = "SELECT 1 AS at, '{}' AS body, 0.123456789012345678::DECIMAL(38, 18) AS cost, MAP {'total': cost} AS costs"
     duckdb.sql(f"COPY ({row}) TO '{path}'")
     (_, _, line), *_ = (item for item in Rows(find_sources([str(path)])[0][0]) if not isinstance(item, BadLine))
     assert json.loads(line)["cost"] == "0.123456789012345678"
+    assert json.loads(line)["costs"] == {"total": "0.123456789012345678"}
     assert str(Read(tmp_path, path.read_bytes()).records[0].cost) == "0.123456789012345678"
 
 

@@ -97,6 +97,31 @@ def test_records_without_an_answer_are_counted() -> None:
     assert (facts.files[0].answered, facts.files[0].unanswered, facts.unmatched_answers) == (2, 3, 1)
 
 
+def test_answers_to_requests_outside_the_time_asked_for_have_their_request() -> None:
+    facts = ReadFacts()
+    sources, _ = find_sources([str(FOLDER / name) for name in TABLES])
+    list(read_records(sources, ReadOptions(until_us=0), facts=facts))
+    assert facts.files[0].records == 0
+    assert facts.unmatched_answers == 1  # q-9, as of the whole log
+
+
+def test_answers_that_contradict_each_other_are_counted(tmp_path: Path) -> None:
+    def answer(number: int, status: int) -> str:
+        return (
+            json.dumps({"instance_id": "i", "correlation_id": number, "status_code": status, "duration_ms": 1}) + "\n"
+        )
+
+    request = {"instance_id": "i", "timestamp": 0, "uri": "/v1/chat/completions", "body": {"messages": []}}
+    requests = "".join(json.dumps(request | {"correlation_id": number}) + "\n" for number in (1, 2, 3))
+    (tmp_path / "requests.jsonl").write_text(requests)
+    (tmp_path / "one.jsonl").write_text(answer(1, 200) + answer(2, 200) + answer(3, 200))
+    (tmp_path / "two.jsonl").write_text(answer(1, 200) + answer(2, 500))  # 1 is the same row again
+    facts = ReadFacts()
+    sources, _ = find_sources([str(tmp_path / f"{name}.jsonl") for name in ("requests", "one", "two")])
+    statuses = [r.status for r in read_records(sources, ReadOptions(), facts=facts) if isinstance(r, LogRecord)]
+    assert (statuses, facts.conflicting_answers) == ([200, 500, 200], 1)
+
+
 CHAT = {"prompt_tokens": 100, "completion_tokens": 5}
 TIERS = {"ephemeral_5m_input_tokens": 10, "ephemeral_1h_input_tokens": 0, "ephemeral_24h_input_tokens": 0}
 USAGES: dict[str, tuple[dict[str, Any], Usage]] = {

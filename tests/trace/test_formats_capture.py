@@ -155,6 +155,9 @@ def test_money_and_usage_are_taken_as_written() -> None:
     assert cost_of("nan") is None
     assert cost_of(True) is None
     assert cost_of("x") is None
+    assert cost_of("1_000") is None
+    assert cost_of("999999999999999999.5") is not None
+    assert cost_of("1e18") is None  # more than is ever stored
 
 
 def test_durations_are_exact() -> None:

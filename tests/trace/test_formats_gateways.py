@@ -32,6 +32,7 @@ def test_helicone_columns_exclude_the_cache_and_the_answer_comes_first() -> None
     assert helicone(response_body=answer, **columns).usage == Usage(99, 3, 64)
     assert helicone(response_body=json.dumps(answer), **columns).usage == Usage(99, 3, 64)
     assert helicone(prompt_tokens=0).usage is None
+    assert helicone(prompt_tokens=0, prompt_cache_read_tokens=80).usage == Usage(80, None, 80)  # nothing but read
 
 
 def test_helicone_answers_of_its_own_cache_never_reached_a_provider() -> None:

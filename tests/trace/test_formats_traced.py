@@ -128,6 +128,12 @@ def test_langfuse_usage_has_free_keys(details: dict[str, Any], usage: Usage | No
     assert langfuse(usageDetails=json.dumps(details)).usage == usage
 
 
+def test_langfuse_older_usage_may_count_something_else_than_tokens() -> None:
+    usage = {"input": 400, "output": 16, "total": 416}
+    assert langfuse(usageDetails=None, usage=usage | {"unit": "TOKENS"}).usage == Usage(400, 16)
+    assert langfuse(usageDetails=None, usage=usage | {"unit": "CHARACTERS"}).usage is None
+
+
 def test_langfuse_levels_costs_and_keys() -> None:
     assert (langfuse(level="ERROR").status, langfuse(level="ERROR").success) == (500, False)
     assert (langfuse(level="WARNING").status, langfuse(level="WARNING").success) == (200, None)

@@ -226,8 +226,22 @@ EXAMPLES: dict[str, tuple[dict[str, Any], Usage]] = {
         Usage(prompt=1_568, completion=17, read=1_024, write_5m=540, write_5m_assumed=True),
     ),
     "a bare cached_tokens is no split": ({"prompt_tokens": 9, "cached_tokens": 5}, Usage(prompt=9)),
+    "both conventions' names, one of them idle": (
+        {
+            "prompt_tokens": 0,
+            "completion_tokens": 0,
+            "input_tokens": 10,
+            "output_tokens": 5,
+            "cache_read_input_tokens": 90,
+        },
+        Usage(prompt=100, completion=5, read=90),
+    ),
+    "counts as texts, as ClickHouse exports 64 bits": (
+        {"input": "10", "input_cached_tokens": "90", "output": "5", "total": "105"},
+        Usage(prompt=100, completion=5, read=90),
+    ),
     "wrong values are not reported": (
-        {"prompt_tokens": -1, "completion_tokens": "5", "prompt_tokens_details": {"cached_tokens": 1.5}},
+        {"prompt_tokens": -1, "completion_tokens": "5.5", "prompt_tokens_details": {"cached_tokens": 1.5}},
         Usage(),
     ),
     "booleans and giants are not counts": ({"prompt_tokens": True, "completion_tokens": MAX_TOKENS + 1}, Usage()),

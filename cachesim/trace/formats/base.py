@@ -36,6 +36,8 @@ CHAT_PATH: Final = "/v1/chat/completions"
 MESSAGES_PATH: Final = "/v1/messages"
 KEY_PREFIX: Final = "sha256:"
 _TAIL_BYTES: Final = 1024
+_COST_DIGITS: Final = 18
+"""What is stored has this many digits before the point; a sum over a log needs none of them."""
 MAX_DURATION_US: Final = 366 * 86_400 * 1_000_000
 
 _FIELD: Final = re.compile(r"\$((?:\.\w+)+)")
@@ -209,12 +211,18 @@ def status_field(name: str, value: int | None) -> int:
 
 
 def cost_of(value: object) -> Decimal | None:
-    """A reported cost as it was written, None where it is no finite number."""
+    """A reported cost as it was written, None where it is no finite number, or none that can be an amount of money.
+
+    >>> cost_of("0.25"), cost_of("1e400"), cost_of("1_000"), cost_of(True)
+    (Decimal('0.25'), None, None, None)
+    """
+    if type(value) not in (int, float, str) or "_" in str(value):
+        return None
     try:
-        cost = Decimal(str(value)) if type(value) in (int, float, str) else None
+        cost = Decimal(str(value))
     except InvalidOperation:
         return None
-    return cost if cost is not None and cost.is_finite() else None
+    return cost if cost.is_finite() and cost.adjusted() < _COST_DIGITS else None
 
 
 def path_and_query(url: str, default: str) -> str:

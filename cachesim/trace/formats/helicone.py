@@ -106,7 +106,8 @@ def _duration_us(row: _Line, start_us: int | None) -> int | None:
 def _usage(row: _Line) -> Usage | None:
     """As the provider answered, else Helicone's columns, whose prompt tokens exclude what was read and written."""
     found = reported(usage_of(row.response_body))
-    if found is not None or not row.prompt_tokens:
+    counts = (row.prompt_tokens, row.prompt_cache_read_tokens, row.prompt_cache_write_tokens)
+    if found is not None or row.prompt_tokens is None or not any(counts):
         return found
     return reported(
         {

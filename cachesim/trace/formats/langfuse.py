@@ -47,6 +47,8 @@ KINDS: Final = frozenset(
     }
 )
 NOT_A_GENERATION: Final = "not_a_generation"
+_TOKENS: Final = (None, "", "TOKENS")
+"""The unit of older usage objects; others are characters, seconds, requests."""
 _PROMPTS: Final = ("input", "prompt", "contents")
 """What bodies of other APIs have in place of messages."""
 
@@ -170,10 +172,14 @@ def _body(row: _Observation) -> tuple[bytes, str]:
 
 
 def _usage(row: _Observation) -> Usage | None:
-    """The usage details, else the usage of older versions; no prompt tokens at all mean that they are not known."""
+    """The usage details, else the usage of older versions, which may count something else than tokens.
+
+    No prompt tokens at all mean that they are not known.
+    """
     for raw, name in ((row.usage_details, "usageDetails"), (row.usage, "usage")):
-        found = reported(fields(raw, name))
-        if found is not None and found.prompt:
+        counts = fields(raw, name)
+        found = reported(counts)
+        if found is not None and found.prompt and counts.get("unit") in _TOKENS:
             return found
     return None
 
