@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -205,7 +206,19 @@ class Arguments:
             job = Preparation(sources, options, config, rules, self.strict, fresh, bad_line, self.jobs)
             job.accelerate, job.on_remark = self.accelerate, self._remark
             job.calibrated, job.inherited = self.calibrated, inherited or {}
-            return prepare(con, job, advance)
+            trace = prepare(con, job, advance)
+        self._name_unused_tokenizers(con, trace.trace_no)
+        return trace
+
+    def _name_unused_tokenizers(self, con: duckdb.DuckDBPyConnection, trace_no: int) -> None:
+        """A tokenizer for a model that no request asks for is a slip: the one that was meant is estimated."""
+        found = con.execute("SELECT DISTINCT model FROM requests WHERE trace_no = ? AND model IS NOT NULL", [trace_no])
+        models = sorted(model for (model,) in found.fetchall())
+        for text in self.tokenizers or ():
+            name, given, _ = text.partition("=")
+            if given and name not in models and not any(fnmatchcase(model, name) for model in models):
+                listed = ", ".join(get_close_matches(name, models, 3, 0.4) or models[:3])
+                self._remark(f"--tokenizer {name}: no request is of this model; there are {listed or 'none'}")
 
     def read_uncounted(
         self,

@@ -436,3 +436,12 @@ def test_quiet_is_quiet_and_words_go_to_stderr(cli: Cli, tmp_path: Path) -> None
     for args in (("replay", "log.jsonl", "--format", "json"), ("report", "--format", "csv", "--quiet")):
         assert cli(*args).err == ""
     assert words("s", 3) == "s1 s2 s3"
+
+
+def test_a_tokenizer_for_a_model_that_nobody_asks_for_is_named(cli: Cli, tmp_path: Path, tokenizer: Path) -> None:
+    """A slip in the model's name would leave it estimated in silence; patterns that match are none."""
+    (tmp_path / "log.jsonl").write_bytes(lines([{**GOOD, "body": body(SYSTEM, model="vendor/chat-2")}]))
+    result = cli("replay", "log.jsonl", "--tokenizer", f"chat-2={tokenizer}", "--format", "json")
+    assert result.err == "cachesim: --tokenizer chat-2: no request is of this model; there are vendor/chat-2\n"
+    for name in ("vendor/chat-2=", "vendor/*=", ""):
+        assert cli("replay", "log.jsonl", "--tokenizer", f"{name}{tokenizer}", "--format", "json").err == ""
