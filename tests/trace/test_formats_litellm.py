@@ -119,6 +119,14 @@ def test_litellm_usage_is_the_providers_then_litellms_and_zero_is_unknown() -> N
     assert spend(prompt_tokens="0").usage is None
 
 
+def test_litellm_prompt_tokens_without_room_for_the_cached_ones_are_not_the_whole_prompt() -> None:
+    usage = {"prompt_tokens": 120, "completion_tokens": 4, "cache_read_input_tokens": 110}
+    assert litellm(response={"usage": usage}).usage == Usage(120, 4, 110)
+    written = usage | {"cache_creation_input_tokens": 20}  # 110 + 20 > 120
+    assert litellm(response={"usage": written}).usage == Usage(None, 4, 110, 20, write_5m_assumed=True)
+    assert spend(metadata=json.dumps({"usage_object": written})).usage == Usage(None, 4, 110, 20, write_5m_assumed=True)
+
+
 def test_litellm_a_cost_that_could_not_be_computed_is_no_zero() -> None:
     assert litellm(response_cost=0.125).cost == Decimal("0.125")
     assert litellm(response_cost=0, response_cost_failure_debug_info={"error_str": "no price"}).cost is None

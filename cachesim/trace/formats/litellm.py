@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 import msgspec
@@ -127,11 +128,24 @@ def _body(row: _Line) -> bytes:
 def _usage(row: _Line, metadata: Mapping[str, Any]) -> Usage | None:
     """As the provider answered, else as LiteLLM counted; its zeros mean that it does not know."""
     for usage in (usage_of(row.response), metadata.get("usage_object")):
-        if (found := reported(usage)) is not None:
+        if (found := reported_whole(usage)) is not None:
             return found
     if not row.prompt_tokens:
         return None
     return reported({"prompt_tokens": row.prompt_tokens, "completion_tokens": row.completion_tokens})
+
+
+def reported_whole(usage: object) -> Usage | None:
+    """`reported`, without a prompt that has no room for what was read and written.
+
+    Versions of LiteLLM differ in which of both the prompt tokens of Anthropic's models include (issue 13207 there:
+    88 new, 120,269 read and 21,002 written were 120,357); where it shows, the whole is not known.
+    """
+    found = reported(usage)
+    if found is None or found.prompt is None:
+        return found
+    cached = sum(count or 0 for count in (found.read, found.write_5m, found.write_1h, found.write_24h))
+    return found if cached <= found.prompt else replace(found, prompt=None)
 
 
 def api_of(call_type: str) -> tuple[str, str]:

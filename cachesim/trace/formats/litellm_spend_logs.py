@@ -10,9 +10,8 @@ import msgspec
 from cachesim.core.model import LogRecord, Usage
 from cachesim.trace.formats.base import CHAT_PATH, BadRecord, Format, Row, cost_of, fingerprint
 from cachesim.trace.formats.fields import elapsed_us, fields, loose_time, members, nested, part
-from cachesim.trace.formats.litellm import api_of, outcome, principal, refuse_altered, refuse_cache_hit
+from cachesim.trace.formats.litellm import api_of, outcome, principal, refuse_altered, refuse_cache_hit, reported_whole
 from cachesim.trace.formats.parts import path_of, put_together, quoted
-from cachesim.trace.usage import reported
 
 _EMPTY: Final = (None, b"{}", b"[]")
 
@@ -89,11 +88,11 @@ def _body(row: _Line) -> bytes:
 
 def _usage(row: _Line, metadata: Mapping[str, Any]) -> Usage | None:
     """As the provider reported it, else the row's counts with what LiteLLM keeps beside them; zeros are unknown."""
-    found = reported(metadata.get("usage_object"))
+    found = reported_whole(metadata.get("usage_object"))
     if found is not None or not row.prompt_tokens:
         return found
     counts = {"prompt_tokens": row.prompt_tokens, "completion_tokens": row.completion_tokens}
-    return reported(part(metadata.get("additional_usage_values")) | counts)
+    return reported_whole(part(metadata.get("additional_usage_values")) | counts)
 
 
 def _detect(row: Row) -> bool:
