@@ -198,7 +198,7 @@ def _remarks(found: LogCheck) -> Iterator[str]:
         "filtered": "outside --since and --until, left out",
     }
     for name, text in counts.items():
-        if facts[name]:
+        if facts.get(name):  # of a log that an older version prepared, some may be missing
             yield f"{facts[name]:,} {text}"
     for reason, count in facts["left_out"].items():
         yield f"{count:,} rows that are no request to a provider ({reason}), left out"
