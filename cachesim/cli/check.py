@@ -194,7 +194,7 @@ def _remarks(found: LogCheck) -> Iterator[str]:
         "unscoped": "without a principal and so not cached (see --principal)",
         "synthetic_times": "without a time, made up from --start and --interval",
         "unmatched_answers": "answers to no request of these files",
-        "conflicting_answers": "requests with different answers, the last of which is taken",
+        "conflicting_answers": "answered in different ways, the last of which is taken",
         "filtered": "outside --since and --until, left out",
     }
     for name, text in counts.items():
