@@ -6,7 +6,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from cachesim.core.calibration import LEAST_FACTOR, LEAST_REQUESTS, MOST_FACTOR, OFF, Calibration, factor_text
+from cachesim.core.calibration import (
+    INHERITED,
+    LEAST_FACTOR,
+    LEAST_REQUESTS,
+    MOST_FACTOR,
+    OFF,
+    Calibration,
+    factor_text,
+)
 from cachesim.core.gates import STRATEGIES
 from cachesim.core.ledger import DEFAULT_CACHE_ROW
 from cachesim.run import RunPlan
@@ -158,7 +166,7 @@ def _calibrated(made: Calibration) -> str:
     sources = {
         "fitted": f"fitted to {made.fitted_requests:,} requests",
         "configured": "as configured",
-        "inherited": "as in the run that is continued",
+        INHERITED: "as in the run that is continued",
     }
     head = f"estimates × {factor_text(made.factor_e4)} for {made.model}, {sources[made.origin]}"
     if made.residual_median is None or made.residual_p95 is None:
@@ -173,10 +181,17 @@ def _not_calibrated(trace: PreparedTrace) -> Iterator[tuple[str, str]]:
     by_reason: dict[str, list[str]] = {}
     for left in trace.facts.get("not_calibrated", ()):
         why, model = left["why"], left["model"]
-        listed = model if why == OFF else f"{model} ({left['requests']:,})" if why == "few" else f"{model} ({why})"
+        listed = (
+            model
+            if why in (OFF, INHERITED)
+            else f"{model} ({left['requests']:,})"
+            if why == "few"
+            else f"{model} ({why})"
+        )
         by_reason.setdefault(why.partition(" ")[0], []).append(listed)
     texts = {
         OFF: "as asked",
+        INHERITED: "as in the run that is continued",
         "few": f"{LEAST_REQUESTS} requests with reported prompt tokens are needed",
         "factor": f"beyond {factor_text(LEAST_FACTOR)} to {factor_text(MOST_FACTOR)}, so other things are counted too",
     }

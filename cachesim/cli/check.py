@@ -180,11 +180,11 @@ def _remarks(found: LogCheck) -> Iterator[str]:
         "unscoped": "without a principal and so not cached (see --principal)",
         "synthetic_times": "without a time, made up from --start and --interval",
         "unmatched_answers": "answers to no request of these files",
-        "conflicting_answers": "requests with different answers, the last of which is taken",
+        "conflicting_answers": "answered in different ways, the last of which is taken",
         "filtered": "outside --since and --until, left out",
     }
     for name, text in counts.items():
-        if facts[name]:
+        if facts.get(name):  # of a log that an older version prepared, some may be missing
             yield f"{facts[name]:,} {text}"
     for reason, count in facts["left_out"].items():
         yield f"{count:,} rows that are no request to a provider ({reason}), left out"

@@ -18,6 +18,7 @@ LEAST_FACTOR: Final = UNIT // 2
 MOST_FACTOR: Final = 3 * UNIT
 """Beyond these bounds the reported counts mean something else than the text of the prompt (images, another field)."""
 OFF: Final = "off"
+INHERITED: Final = "inherited"
 
 _FACTOR: Final = re.compile(r"[0-9](\.[0-9]{1,4})?")
 

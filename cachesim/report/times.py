@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from cachesim.errors import UsageError
 
 if TYPE_CHECKING:
     import duckdb
+
+_LAST_US: Final = 253_402_300_799_000_000
 
 
 def check_timezone(con: duckdb.DuckDBPyConnection, name: str) -> str:
@@ -63,9 +65,13 @@ def micros(when: datetime) -> int:
 
 
 def instant_text(at_us: int) -> str:
-    """RFC 3339 UTC with as many decimals as needed: none, 3 or 6."""
-    seconds, fraction = divmod(at_us, 1_000_000)
-    text = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    """RFC 3339 UTC with as many decimals as needed: none, 3 or 6. What is later than it can say is its last second.
+
+    >>> instant_text(-62_135_596_800_000_000), instant_text(2**58)
+    ('0001-01-01T00:00:00Z', '9999-12-31T23:59:59Z')
+    """
+    seconds, fraction = divmod(min(at_us, _LAST_US), 1_000_000)
+    text = (datetime(1970, 1, 1) + timedelta(seconds=seconds)).isoformat()
     if not fraction:
         return f"{text}Z"
     return f"{text}.{fraction // 1000:03d}Z" if fraction % 1000 == 0 else f"{text}.{fraction:06d}Z"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from cachesim.core.calibration import (
+    INHERITED,
     LEAST_REQUESTS,
     OFF,
     Calibration,
@@ -88,6 +89,7 @@ def calibrate(con: duckdb.DuckDBPyConnection, used: Sequence[UsedTokenizer], cho
         origin, chosen = choose(model.name)
         factor_e4, why = _factor(model, chosen)
         if factor_e4 is None:
+            why = origin if (origin, why) == (INHERITED, OFF) else why
             made.left.append({"model": model.name, "requests": model.sample, "why": why})
             continue
         con.execute(_RESIDUALS, {"model": model.name, "factor": factor_e4, "held_out": chosen is None})

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from cachesim.core.model import Usage
@@ -86,6 +87,19 @@ def reported(usage: object) -> Usage | None:
         return None
     normal = normalise(usage)
     return None if normal == _NOTHING else normal
+
+
+def reported_whole(usage: object) -> Usage | None:
+    """`reported`, without a prompt that has no room for what was read and written.
+
+    Versions of LiteLLM differ in which of both the prompt tokens of Anthropic's models include (issue 13207 there:
+    88 new, 120,269 read and 21,002 written were 120,357); where it shows, the whole is not known.
+    """
+    found = reported(usage)
+    if found is None or found.prompt is None:
+        return found
+    cached = sum(count or 0 for count in (found.read, found.write_5m, found.write_1h, found.write_24h))
+    return found if cached <= found.prompt else replace(found, prompt=None)
 
 
 def _chat(usage: Fields) -> Usage:

@@ -160,6 +160,16 @@ def test_a_continued_run_keeps_the_factors_so_that_it_finds_the_index(cli: Cli, 
     assert [row["outcome"] for row in cli("report", "--by", "request", "--format", "json").rows()] == ["read"]
 
 
+def test_a_model_that_had_no_factor_stays_without_one_when_continued_and_nobody_asked_for_that(
+    cli: Cli, tmp_path: Path
+) -> None:
+    (tmp_path / "few.jsonl").write_bytes(lines(request(n, 100) for n in range(3)))
+    (tmp_path / "many.jsonl").write_bytes(lines(request(n, 100) for n in range(3, 40)))
+    cli("replay", "few.jsonl", "-q")
+    cli("replay", "many.jsonl", "-q", "--continue", "latest")
+    assert assumed(cli, "not_calibrated") == ["estimates not calibrated: m; as in the run that is continued"]
+
+
 def test_equal_factors_of_two_models_stay_apart_when_continued(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "cachesim.toml").write_text('[models."*"]\ncalibration = "1.1"\n')
     day = [request(n, None, m, size=200) for n in range(2) for m in ("m", "n")]

@@ -189,6 +189,8 @@ def test_instants_are_read_in_the_time_zone(
 def test_instants_are_written_as_short_as_they_are_exact() -> None:
     assert instant_text(START_US) == "2026-01-01T00:00:00Z"
     assert instant_text(START_US + 120_000) == "2026-01-01T00:00:00.120Z"
+    assert instant_text(-62_135_596_800_000_000) == "0001-01-01T00:00:00Z"
+    assert instant_text(253_402_300_800_000_000) == "9999-12-31T23:59:59Z"  # an entry that expires in the year 10000
     assert instant_text(START_US + 1) == "2026-01-01T00:00:00.000001Z"
 
 

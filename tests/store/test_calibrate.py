@@ -5,7 +5,7 @@ from __future__ import annotations
 import duckdb
 import pytest
 
-from cachesim.core.calibration import OFF, factor_text, fitted_factor, parse_factor
+from cachesim.core.calibration import INHERITED, OFF, factor_text, fitted_factor, parse_factor
 from cachesim.prepare.tokenizers import UsedTokenizer
 from cachesim.store.calibrate import Calibrated, Choose, calibrate
 from cachesim.store.db import open_database
@@ -77,7 +77,7 @@ def test_a_factor_decided_in_advance_is_checked_on_every_request() -> None:
         ("m", 12_000, "configured", 0, 2, 0.2, 0.2),
         ("o", 15_000, "inherited", 0, 0, None, None),
     ]
-    assert made.left == [{"model": "n", "requests": 1, "why": OFF}]
+    assert made.left == [{"model": "n", "requests": 1, "why": INHERITED}]
 
 
 def test_factors_have_four_decimals_rounded_half_up() -> None:

@@ -164,6 +164,12 @@ def test_openhands_tools_that_stand_in_the_prompt_are_not_sent_again() -> None:
     assert body(openhands(tools=[], raw_messages=[USER], kwargs={"tools": tools}))["tools"] == tools
 
 
+def test_openhands_usage_is_litellms_whose_prompt_may_leave_out_the_cached_tokens() -> None:
+    usage = {"prompt_tokens": 12, "completion_tokens": 4, "prompt_tokens_details": {"cached_tokens": 90}}
+    assert openhands(response={"usage": usage}).usage == Usage(None, 4, 90)
+    assert openhands(response={"usage": usage | {"prompt_tokens": 102}}).usage == Usage(102, 4, 90)
+
+
 def test_openhands_failures_costs_models_and_sessions() -> None:
     failed = openhands(error="RateLimitError", response=None, kwargs={"model": "asked"})
     assert (failed.status, failed.success, body(failed)["model"]) == (500, False, "asked")

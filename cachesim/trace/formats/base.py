@@ -36,8 +36,8 @@ CHAT_PATH: Final = "/v1/chat/completions"
 MESSAGES_PATH: Final = "/v1/messages"
 KEY_PREFIX: Final = "sha256:"
 _TAIL_BYTES: Final = 1024
-_COST_DIGITS: Final = 18
-"""What is stored has this many digits before the point; a sum over a log needs none of them."""
+_COST_DIGITS: Final = 12
+"""Before the point. Money is stored with 18 of them: a million such costs still add up."""
 MAX_DURATION_US: Final = 366 * 86_400 * 1_000_000
 
 _FIELD: Final = re.compile(r"\$((?:\.\w+)+)")
@@ -222,7 +222,12 @@ def cost_of(value: object) -> Decimal | None:
         cost = Decimal(str(value))
     except InvalidOperation:
         return None
-    return cost if cost.is_finite() and cost.adjusted() < _COST_DIGITS else None
+    return cost if is_amount(cost) else None
+
+
+def is_amount(cost: Decimal) -> bool:
+    """Whether it can be an amount of money: finite, and not so large that nothing holds it."""
+    return cost.is_finite() and cost.adjusted() < _COST_DIGITS
 
 
 def path_and_query(url: str, default: str) -> str:

@@ -21,6 +21,7 @@ from cachesim.trace.formats.base import (
     digest_key,
     duration_us,
     fingerprint,
+    is_amount,
     path_and_query,
     status_field,
 )
@@ -85,8 +86,8 @@ def _record(row: _Line, body: bytes, line: bytes, file_no: int, number: int, off
         uri = CHAT_PATH
     elif not uri.startswith("/"):
         uri = path_and_query(uri, CHAT_PATH)
-    if row.cost is not None and not row.cost.is_finite():
-        raise bad_field("cost", "not a finite number")
+    if row.cost is not None and not is_amount(row.cost):
+        raise bad_field("cost", "not an amount of money")
     return LogRecord(
         file_no,
         number,

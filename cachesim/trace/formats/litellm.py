@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, Final
 
 import msgspec
@@ -40,7 +39,7 @@ from cachesim.trace.formats.parts import (
     quoted,
     rebuilt,
 )
-from cachesim.trace.usage import reported
+from cachesim.trace.usage import reported, reported_whole
 
 APIS: Final = {
     "completion": (CHAT_PATH, "messages"),
@@ -133,19 +132,6 @@ def _usage(row: _Line, metadata: Mapping[str, Any]) -> Usage | None:
     if not row.prompt_tokens:
         return None
     return reported({"prompt_tokens": row.prompt_tokens, "completion_tokens": row.completion_tokens})
-
-
-def reported_whole(usage: object) -> Usage | None:
-    """`reported`, without a prompt that has no room for what was read and written.
-
-    Versions of LiteLLM differ in which of both the prompt tokens of Anthropic's models include (issue 13207 there:
-    88 new, 120,269 read and 21,002 written were 120,357); where it shows, the whole is not known.
-    """
-    found = reported(usage)
-    if found is None or found.prompt is None:
-        return found
-    cached = sum(count or 0 for count in (found.read, found.write_5m, found.write_1h, found.write_24h))
-    return found if cached <= found.prompt else replace(found, prompt=None)
 
 
 def api_of(call_type: str) -> tuple[str, str]:

@@ -10,8 +10,9 @@ import msgspec
 from cachesim.core.model import LogRecord, Usage
 from cachesim.trace.formats.base import CHAT_PATH, BadRecord, Format, Row, cost_of, fingerprint
 from cachesim.trace.formats.fields import elapsed_us, fields, loose_time, members, nested, part
-from cachesim.trace.formats.litellm import api_of, outcome, principal, refuse_altered, refuse_cache_hit, reported_whole
+from cachesim.trace.formats.litellm import api_of, outcome, principal, refuse_altered, refuse_cache_hit
 from cachesim.trace.formats.parts import path_of, put_together, quoted
+from cachesim.trace.usage import reported_whole
 
 _EMPTY: Final = (None, b"{}", b"[]")
 

@@ -9,7 +9,7 @@ import msgspec
 
 from cachesim.core.model import LogRecord
 from cachesim.trace.formats.base import Format, Row, cost_of, fingerprint, time_field
-from cachesim.trace.usage import reported
+from cachesim.trace.usage import reported_whole
 
 
 class _Response(msgspec.Struct):
@@ -65,7 +65,7 @@ def _record(response: _Response, messages: bytes, file_no: int, number: int, ses
         id=response.id,
         at_us=None if response.created is None else time_field("extra.response.created", response.created),
         model=response.model,
-        usage=reported(usage),
+        usage=reported_whole(usage),
         cost=cost_of(usage.get("cost")),
         session=session,
         digest=fingerprint(identity + body),

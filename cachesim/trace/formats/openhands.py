@@ -10,7 +10,7 @@ from cachesim.core.model import LogRecord
 from cachesim.trace.formats.base import BadRecord, Format, Row, cost_of, duration_us, fingerprint
 from cachesim.trace.formats.fields import loose_time, nested, part
 from cachesim.trace.formats.parts import path_of, put_together, quoted
-from cachesim.trace.usage import reported
+from cachesim.trace.usage import reported_whole
 
 _SENT_APART: Final = ("messages", "input", "model")
 
@@ -64,7 +64,7 @@ def decode_line(line: bytes, file_no: int, number: int, offset: int) -> LogRecor
         uri=path_of(body),
         status=500 if failed else 200,
         success=not failed,
-        usage=reported(response.usage),
+        usage=reported_whole(response.usage),
         cost=cost_of(log.cost or None),  # 0 where OpenHands could not work it out
         session=_session(log),
         digest=fingerprint(line),
