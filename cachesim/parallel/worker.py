@@ -7,7 +7,6 @@ import os
 import signal
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
@@ -27,38 +26,18 @@ from cachesim.parallel.messages import (
     Texts,
     encode,
 )
+from cachesim.parallel.share import PartReading, Task
 from cachesim.prepare.builder import TraceBuilder
 from cachesim.prepare.chains import Slots
 from cachesim.prepare.tokenizers import UNMAPPED, Mapped, ModelTokenizer
-from cachesim.trace.open import Source
-from cachesim.trace.ranges import Kind, Part, log_file
-from cachesim.trace.reader import ReadFacts, ReadOptions, forced_format, read_files
+from cachesim.trace.ranges import Part
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
-    from cachesim.core.policy import BodyRules
-
 _FAILURE: Final = 70
 _BAD_LINES: Final = 1000
 _TEXT_BYTES: Final = 256 << 10
-Choose = Callable[[str | None], ModelTokenizer]
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """What a process has to read. sources: all files of the log; kinds: what they are.
-
-    choose: the tokenizer of a model alias; known: digests of the texts whose counts need no text, per tokenizer.
-    """
-
-    parts: Sequence[Part]
-    sources: Sequence[Source]
-    kinds: Sequence[Kind]
-    options: ReadOptions
-    rules: Sequence[BodyRules]
-    choose: Choose
-    known: Mapping[ModelTokenizer, bytes]
 
 
 def work(connection: Connection, task: Task) -> NoReturn:
@@ -104,16 +83,8 @@ class _Reader:
 
     def _read(self, part: Part) -> None:
         self._file_no = part.file_no
-        facts, task = ReadFacts(), self._task
-        file, lines = log_file(
-            task.sources[part.file_no],
-            part,
-            task.kinds[part.file_no],
-            forced_format(task.options),
-            lambda n: self._send(encode(ADVANCE, n)),
-        )
-        known = self._builder.reader.parts.known_prefix
-        for item in read_files([file], task.options, None, facts, known, name_records=False):
+        reading = PartReading(self._task, part, lambda n: self._send(encode(ADVANCE, n)))
+        for item in reading.items(self._builder.reader.parts.known_prefix, name_records=False):
             if type(item) is BadLine:
                 self._bad.append(item)
                 if len(self._bad) >= _BAD_LINES:
@@ -121,17 +92,7 @@ class _Reader:
             else:
                 self._builder.add(item)  # type: ignore[arg-type]
         self._builder.flush()
-        source = file.source
-        self._send_rows(
-            PartFacts(
-                facts.files[0],
-                lines.count,
-                source.size,
-                source.sha256,
-                facts.usage_reported,
-                facts.default_principal,
-            )
-        )
+        self._send_rows(reading.facts())
 
     def _take(self, kind: str, columns: Mapping[str, Sequence[Any]]) -> None:
         """What the builder hands on: requests, then their prompts."""
