@@ -7,7 +7,7 @@ import signal
 import struct
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from tempfile import SpooledTemporaryFile
 from typing import TYPE_CHECKING, Any, Final
@@ -16,7 +16,20 @@ import cachesim.errors
 from cachesim.core.model import BadLine
 from cachesim.errors import CachesimError
 from cachesim.parallel.merge import Merger
-from cachesim.parallel.messages import ADVANCE, FAILED, FINISHED, TEXTS, Failed, Finished, Rows, Texts, decode
+from cachesim.parallel.messages import (
+    ADVANCE,
+    FAILED,
+    FINISHED,
+    KNOWN,
+    TEXTS,
+    Failed,
+    Finished,
+    Known,
+    Rows,
+    Texts,
+    decode,
+    encode,
+)
 from cachesim.parallel.share import Task, read_first
 from cachesim.parallel.worker import work
 from cachesim.trace.open import Progress, Source
@@ -45,8 +58,8 @@ def gather(
     for a process that ended early; processes never outlive the call.
     """
     progress = progress or (lambda n: None)
-    own, *others = (replace(task, parts=share) for share in shares)
-    with _started(others) as processes, _Digests(sources, shares) as digests:
+    own, *others = (replace(task, parts=share, known={}) for share in shares)
+    with _started(others, _known(task)) as processes, _Digests(sources, shares) as digests:
         gathering = _Gathering(processes, merger, progress)
         yield from read_first(own, merger, gathering.hear, progress)
         yield from gathering.run()
@@ -151,7 +164,7 @@ def _ended_early(process: BaseProcess) -> CachesimError:
 
 
 @contextmanager
-def _started(tasks: Sequence[Task]) -> Iterator[list[_Process]]:
+def _started(tasks: Sequence[Task], known: bytes) -> Iterator[list[_Process]]:
     """A process for each task; they are ended with the block."""
     import multiprocessing
 
@@ -161,14 +174,27 @@ def _started(tasks: Sequence[Task]) -> Iterator[list[_Process]]:
         with _interrupts_blocked():
             for task in tasks:
                 ours, theirs = context.Pipe(duplex=False)
-                process = context.Process(target=work, args=(theirs, task), daemon=True)
+                hears, tells = context.Pipe(duplex=False)
+                process = context.Process(target=work, args=(theirs, hears, task), daemon=True)
                 process.start()
                 theirs.close()
+                hears.close()
                 started.append(_Process(process, ours))
+                # More than a pipe holds, and the process reads it only when it has started: not to be waited for.
+                threading.Thread(target=_tell, args=(tells, known), name="cachesim-tell", daemon=True).start()
         yield started
     finally:
         for one in started:
             one.close()
+
+
+def _known(task: Task) -> bytes:
+    return encode(KNOWN, Known([(*choice, digests) for choice, digests in task.known.items()]))
+
+
+def _tell(connection: Connection, message: bytes) -> None:
+    with connection, suppress(OSError):  # of a process that has ended `_Gathering` hears
+        connection.send_bytes(message)
 
 
 @contextmanager

@@ -28,7 +28,7 @@ Choose = Callable[[str | None], ModelTokenizer]
 class Task:
     """What a process has to read. sources: all files of the log; kinds: what they are.
 
-    choose: the tokenizer of a model alias; known: digests of the texts whose counts need no text, per tokenizer.
+    choose: the tokenizer of a model alias; known: see `messages.Known`, not filled in where the task is sent.
     """
 
     parts: Sequence[Part]

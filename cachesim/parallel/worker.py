@@ -7,6 +7,7 @@ import os
 import signal
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
@@ -24,6 +25,7 @@ from cachesim.parallel.messages import (
     PartFacts,
     Rows,
     Texts,
+    decode,
     encode,
 )
 from cachesim.parallel.share import PartReading, Task
@@ -40,8 +42,10 @@ _BAD_LINES: Final = 1000
 _TEXT_BYTES: Final = 256 << 10
 
 
-def work(connection: Connection, task: Task) -> NoReturn:
+def work(connection: Connection, told: Connection, task: Task) -> NoReturn:
     """Read the task's parts and send what is in them; then end without taking apart what the memory holds.
+
+    told: brings what is known.
 
     Any other error than the user's ends the process without a word, since it might quote the log; the parent tells that
     it ended, and a single process would tell where.
@@ -50,7 +54,8 @@ def work(connection: Connection, task: Task) -> NoReturn:
     gc.disable()
     code = 0
     try:
-        _Reader(connection, task).run()
+        known = {ModelTokenizer(*choice): digests for *choice, digests in decode(told.recv_bytes()).digests}
+        _Reader(connection, replace(task, known=known)).run()
     except CachesimError as error:
         connection.send_bytes(encode(FAILED, Failed(type(error).__name__, str(error))))
     except Exception:
