@@ -22,7 +22,7 @@ from cachesim.counting.resolve import DEFAULT_TOKENIZER, load_tokenizer, tokeniz
 from cachesim.errors import ConfigError, InputError, NothingUsable
 from cachesim.parallel.gather import gather
 from cachesim.parallel.merge import Merger
-from cachesim.parallel.worker import Task
+from cachesim.parallel.share import Task
 from cachesim.prepare.builder import TraceBuilder
 from cachesim.prepare.tokenizers import UNMAPPED, ModelTokenizer, Tokenizers
 from cachesim.store.bad_lines import BadLines, TellOnce

@@ -6,8 +6,8 @@ import hashlib
 import signal
 import struct
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from tempfile import SpooledTemporaryFile
 from typing import TYPE_CHECKING, Any, Final
@@ -16,8 +16,22 @@ import cachesim.errors
 from cachesim.core.model import BadLine
 from cachesim.errors import CachesimError
 from cachesim.parallel.merge import Merger
-from cachesim.parallel.messages import ADVANCE, FAILED, FINISHED, TEXTS, Failed, Finished, Rows, Texts, decode
-from cachesim.parallel.worker import Task, work
+from cachesim.parallel.messages import (
+    ADVANCE,
+    FAILED,
+    FINISHED,
+    KNOWN,
+    TEXTS,
+    Failed,
+    Finished,
+    Known,
+    Rows,
+    Texts,
+    decode,
+    encode,
+)
+from cachesim.parallel.share import Task, read_first
+from cachesim.parallel.worker import work
 from cachesim.trace.open import Progress, Source
 from cachesim.trace.ranges import Part
 from cachesim.trace.stored import unreadable
@@ -38,13 +52,17 @@ def gather(
     merger: Merger,
     progress: Progress | None = None,
 ) -> Iterator[BadLine]:
-    """Read each share in a process of its own into `merger`; gives the bad lines, in order.
+    """Read the first share here and each other in a process of its own into `merger`; gives the bad lines, in order.
 
     Afterwards the sources know their sizes and SHA-256. Raises what reading them here would raise, and CachesimError
     for a process that ended early; processes never outlive the call.
     """
-    with _started([replace(task, parts=share) for share in shares]) as processes, _Digests(sources, shares) as digests:
-        yield from _Gathering(processes, merger, progress or (lambda n: None)).run()
+    progress = progress or (lambda n: None)
+    own, *others = (replace(task, parts=share, known={}) for share in shares)
+    with _started(others, _known(task)) as processes, _Digests(sources, shares) as digests:
+        gathering = _Gathering(processes, merger, progress)
+        yield from read_first(own, merger, gathering.hear, progress)
+        yield from gathering.run()
         digests.finish()
 
 
@@ -84,36 +102,46 @@ class _Gathering:
         self._merger = merger
         self._progress = progress
 
-    def run(self) -> Iterator[BadLine]:
-        for number, process in enumerate(self._processes):
-            if number:
-                self._merger.start_process()
-                for message in process.early():
-                    yield from self._take(message)
-            while not process.ended:
-                yield from self._receive(process)
+    def hear(self) -> None:
+        """Take in what is there, without waiting for more."""
+        self._receive(None, 0)
 
-    def _receive(self, current: _Process) -> Iterator[BadLine]:
-        """Wait for messages, and take them: all from the current process, texts to count from any."""
+    def run(self) -> Iterator[BadLine]:
+        """Wait for all messages and take them in; gives the bad lines."""
+        for process in self._processes:
+            self._merger.start_process()
+            for message in process.early():
+                yield from self._take(message)
+            while not process.ended:
+                for message in self._receive(process):
+                    yield from self._take(message)
+
+    def _receive(self, current: _Process | None, timeout: float | None = None) -> list[bytes]:
+        """Wait for messages: those of the current process; others' texts are counted, the rest is kept."""
         from multiprocessing.connection import wait
 
+        messages: list[bytes] = []
         open_ = {process.connection: process for process in self._processes if not process.ended}
-        for ready in wait(list(open_)):
+        for ready in wait(list(open_), timeout):
             process = open_[ready]  # type: ignore[index]
             try:
                 message = process.connection.recv_bytes()
             except (EOFError, OSError):
                 raise _ended_early(process.process) from None
             process.ended = message[:1] in (FINISHED, FAILED)
-            if process is current or message[:1] in (TEXTS, ADVANCE):
-                yield from self._take(message)
+            if process is current:
+                messages.append(message)
+            elif message[:1] in (TEXTS, ADVANCE):
+                self._take(message)
             else:
                 process.keep(message)
+        return messages
 
-    def _take(self, message: bytes) -> Iterator[BadLine]:
+    def _take(self, message: bytes) -> Iterable[BadLine]:
+        """The bad lines that come with rows; these are taken as they are asked for."""
         match decode(message):
             case Rows() as rows:
-                yield from self._merger.add(rows)
+                return self._merger.add(rows)
             case Texts() as texts:
                 self._merger.tokenizers.counter(texts.alias).count_ahead(texts.digests, texts.texts)
             case Finished() as finished:
@@ -122,6 +150,7 @@ class _Gathering:
                 raise getattr(cachesim.errors, failed.kind)(failed.message)
             case read:
                 self._progress(read)
+        return ()
 
 
 def _ended_early(process: BaseProcess) -> CachesimError:
@@ -135,7 +164,7 @@ def _ended_early(process: BaseProcess) -> CachesimError:
 
 
 @contextmanager
-def _started(tasks: Sequence[Task]) -> Iterator[list[_Process]]:
+def _started(tasks: Sequence[Task], known: bytes) -> Iterator[list[_Process]]:
     """A process for each task; they are ended with the block."""
     import multiprocessing
 
@@ -145,14 +174,27 @@ def _started(tasks: Sequence[Task]) -> Iterator[list[_Process]]:
         with _interrupts_blocked():
             for task in tasks:
                 ours, theirs = context.Pipe(duplex=False)
-                process = context.Process(target=work, args=(theirs, task), daemon=True)
+                hears, tells = context.Pipe(duplex=False)
+                process = context.Process(target=work, args=(theirs, hears, task), daemon=True)
                 process.start()
                 theirs.close()
+                hears.close()
                 started.append(_Process(process, ours))
+                # More than a pipe holds, and the process reads it only when it has started: not to be waited for.
+                threading.Thread(target=_tell, args=(tells, known), name="cachesim-tell", daemon=True).start()
         yield started
     finally:
         for one in started:
             one.close()
+
+
+def _known(task: Task) -> bytes:
+    return encode(KNOWN, Known([(*choice, digests) for choice, digests in task.known.items()]))
+
+
+def _tell(connection: Connection, message: bytes) -> None:
+    with connection, suppress(OSError):  # of a process that has ended `_Gathering` hears
+        connection.send_bytes(message)
 
 
 @contextmanager

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from decimal import Decimal
-from typing import Final
+from typing import Any, Final
 
 from cachesim.core.model import BadLine
 from cachesim.core.policy import BodyRules
 from cachesim.parallel.messages import Finished, PartFacts, Rows
-from cachesim.prepare.builder import PROMPT_COLUMNS, REQUEST_COLUMNS, Sink
-from cachesim.prepare.chains import Facts
-from cachesim.prepare.nodes import Nodes
+from cachesim.prepare.builder import PROMPT_COLUMNS, REQUEST_COLUMNS, Sink, TraceBuilder
 from cachesim.prepare.tokenizers import Tokenizers
 from cachesim.trace.open import Source
 from cachesim.trace.reader import FileFacts, ReadFacts
@@ -29,6 +27,8 @@ _KEPT: Final = {"name", "log_format", "first_at_us", "last_at_us", "out_of_order
 class Merger:
     """Takes the messages of all processes in order of their parts, and becomes what a `TraceBuilder` would be.
 
+    first: prepares the log's first share, which is read here; all others go on from what it found.
+
     A process numbers what it sees from 0; whatever the log had before is found again here by what it is, and what is
     left gets its number in the order in which the log first shows it.
     """
@@ -37,8 +37,9 @@ class Merger:
         self, rules: Sequence[BodyRules], tokenizers: Tokenizers, sink: Sink, sources: Sequence[Source], read: ReadFacts
     ) -> None:
         self.rules = tuple(rules)
-        self.nodes = Nodes()
-        self.facts = Facts()
+        self.first = TraceBuilder(rules, tokenizers, self._take_first)
+        self.nodes = self.first.nodes
+        self.facts = self.first.facts
         self.tokenizers = tokenizers
         self.records = 0
         self.assumed_5m = 0
@@ -49,7 +50,11 @@ class Merger:
         self._previous_us = [0] * len(sources)
         self._first_us: int | None = None
         self._last_us = 0
-        self.start_process()
+
+    def finish_first(self) -> None:
+        """The first share is in."""
+        self.records = self.first.records
+        self.assumed_5m = self.first.assumed_5m
 
     def start_process(self) -> None:
         """What follows is the next process's."""
@@ -68,7 +73,7 @@ class Merger:
         before = self._lines_before[rows.file_no]
         yield from (replace(bad, line=bad.line + before) for bad in rows.bad)
         if rows.ended is not None:
-            self._end_part(rows.file_no, rows.ended)
+            self.end_part(rows.file_no, rows.ended)
 
     def finish_process(self, finished: Finished) -> None:
         """Every part of a process is in: note where its texts' counts go."""
@@ -118,11 +123,21 @@ class Merger:
         self._sink("requests", requests)
         self._sink("prompts", prompts)
         self.records += len(lines)
-        if self._first_us is None:
-            self._first_us = requests["at_us"][0]
-        self._last_us = requests["at_us"][-1]
+        self._note_times(requests["at_us"])
 
-    def _end_part(self, file_no: int, ended: PartFacts) -> None:
+    def _take_first(self, kind: str, columns: Mapping[str, Sequence[Any]]) -> None:
+        """Rows of the first share."""
+        if kind == "requests":
+            self._note_times(columns["at_us"])
+        self._sink(kind, columns)
+
+    def _note_times(self, at_us: Sequence[int]) -> None:
+        if self._first_us is None:
+            self._first_us = at_us[0]
+        self._last_us = at_us[-1]
+
+    def end_part(self, file_no: int, ended: PartFacts) -> None:
+        """All rows of a part are in: add up its facts."""
         source, part = self._sources[file_no], ended.file
         if ended.sha256 is not None:
             source.size, source.sha256 = ended.size, ended.sha256

@@ -13,8 +13,16 @@ from cachesim.trace.reader import FileFacts
 TEXTS: Final = b"t"
 ROWS: Final = b"r"
 ADVANCE: Final = b"a"
+KNOWN: Final = b"k"
 FAILED: Final = b"f"
 FINISHED: Final = b"d"
+
+
+class Known(msgspec.Struct, array_like=True, gc=False):
+    """The one message to a process: digests of the texts whose counts need no text, by source and version of their
+    tokenizer, 16 bytes each."""
+
+    digests: list[tuple[str, str | None, bytes]]
 
 
 class Texts(msgspec.Struct, array_like=True, gc=False):
@@ -80,7 +88,14 @@ class Failed(msgspec.Struct, array_like=True):
 _encoder: Final = msgspec.msgpack.Encoder()
 _decoders: Final[dict[bytes, msgspec.msgpack.Decoder[Any]]] = {
     kind: msgspec.msgpack.Decoder(message, dec_hook=lambda wanted, found: wanted(found))  # a Counter
-    for kind, message in ((TEXTS, Texts), (ROWS, Rows), (ADVANCE, int), (FAILED, Failed), (FINISHED, Finished))
+    for kind, message in (
+        (KNOWN, Known),
+        (TEXTS, Texts),
+        (ROWS, Rows),
+        (ADVANCE, int),
+        (FAILED, Failed),
+        (FINISHED, Finished),
+    )
 }
 
 

@@ -7,7 +7,7 @@ import os
 import signal
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
@@ -25,44 +25,27 @@ from cachesim.parallel.messages import (
     PartFacts,
     Rows,
     Texts,
+    decode,
     encode,
 )
+from cachesim.parallel.share import PartReading, Task
 from cachesim.prepare.builder import TraceBuilder
 from cachesim.prepare.chains import Slots
 from cachesim.prepare.tokenizers import UNMAPPED, Mapped, ModelTokenizer
-from cachesim.trace.open import Source
-from cachesim.trace.ranges import Kind, Part, log_file
-from cachesim.trace.reader import ReadFacts, ReadOptions, forced_format, read_files
+from cachesim.trace.ranges import Part
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
-    from cachesim.core.policy import BodyRules
-
 _FAILURE: Final = 70
 _BAD_LINES: Final = 1000
 _TEXT_BYTES: Final = 256 << 10
-Choose = Callable[[str | None], ModelTokenizer]
 
 
-@dataclass(frozen=True, slots=True)
-class Task:
-    """What a process has to read. sources: all files of the log; kinds: what they are.
-
-    choose: the tokenizer of a model alias; known: digests of the texts whose counts need no text, per tokenizer.
-    """
-
-    parts: Sequence[Part]
-    sources: Sequence[Source]
-    kinds: Sequence[Kind]
-    options: ReadOptions
-    rules: Sequence[BodyRules]
-    choose: Choose
-    known: Mapping[ModelTokenizer, bytes]
-
-
-def work(connection: Connection, task: Task) -> NoReturn:
+def work(connection: Connection, told: Connection, task: Task) -> NoReturn:
     """Read the task's parts and send what is in them; then end without taking apart what the memory holds.
+
+    told: brings what is known.
 
     Any other error than the user's ends the process without a word, since it might quote the log; the parent tells that
     it ended, and a single process would tell where.
@@ -71,7 +54,8 @@ def work(connection: Connection, task: Task) -> NoReturn:
     gc.disable()
     code = 0
     try:
-        _Reader(connection, task).run()
+        known = {ModelTokenizer(*choice): digests for *choice, digests in decode(told.recv_bytes()).digests}
+        _Reader(connection, replace(task, known=known)).run()
     except CachesimError as error:
         connection.send_bytes(encode(FAILED, Failed(type(error).__name__, str(error))))
     except Exception:
@@ -104,16 +88,8 @@ class _Reader:
 
     def _read(self, part: Part) -> None:
         self._file_no = part.file_no
-        facts, task = ReadFacts(), self._task
-        file, lines = log_file(
-            task.sources[part.file_no],
-            part,
-            task.kinds[part.file_no],
-            forced_format(task.options),
-            lambda n: self._send(encode(ADVANCE, n)),
-        )
-        known = self._builder.reader.parts.known_prefix
-        for item in read_files([file], task.options, None, facts, known, name_records=False):
+        reading = PartReading(self._task, part, lambda n: self._send(encode(ADVANCE, n)))
+        for item in reading.items(self._builder.reader.parts.known_prefix, name_records=False):
             if type(item) is BadLine:
                 self._bad.append(item)
                 if len(self._bad) >= _BAD_LINES:
@@ -121,17 +97,7 @@ class _Reader:
             else:
                 self._builder.add(item)  # type: ignore[arg-type]
         self._builder.flush()
-        source = file.source
-        self._send_rows(
-            PartFacts(
-                facts.files[0],
-                lines.count,
-                source.size,
-                source.sha256,
-                facts.usage_reported,
-                facts.default_principal,
-            )
-        )
+        self._send_rows(reading.facts())
 
     def _take(self, kind: str, columns: Mapping[str, Sequence[Any]]) -> None:
         """What the builder hands on: requests, then their prompts."""

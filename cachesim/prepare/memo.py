@@ -50,7 +50,9 @@ class KnownMessage:
     depth: how many messages that history has with it.
     """
 
-    __slots__ = ("_chains", "_context", "_raws", "_successors", "depth", "last", "parent", "piece", "shortcut")
+    __slots__ = (
+        "_chains", "_context", "_longest", "_raws", "_successors", "depth", "last", "parent", "piece", "shortcut",
+    )  # fmt: skip
 
     def __init__(self, parent: KnownMessage | None, piece: Piece) -> None:
         self.parent = parent
@@ -62,6 +64,7 @@ class KnownMessage:
         self._context = -1
         self._chains: Any = None
         self._raws: list[bytes] | None = None
+        self._longest = 0
         self._successors: list[KnownMessage] = _NONE
 
     def chains(self, context: int) -> tuple[Chain, ...] | None:
@@ -93,7 +96,7 @@ class KnownMessage:
         if self._raws is not None:
             # A JSON object is never a proper prefix of another one, so the only candidate for a text is its
             # predecessor in byte order.
-            index = bisect_right(self._raws, body[position:]) - 1
+            index = bisect_right(self._raws, body[position : position + self._longest]) - 1
             if index >= 0 and body.startswith(self._raws[index], position):
                 self.last = self._successors[index]
                 return self.last
@@ -106,6 +109,7 @@ class KnownMessage:
             return last
         if last is not None and self._raws is None:
             self._raws, self._successors = [last.piece.raw], [last]
+            self._longest = len(last.piece.raw)
         made = KnownMessage(self, piece)
         if self._raws is not None:
             index = bisect_right(self._raws, piece.raw)
@@ -113,6 +117,7 @@ class KnownMessage:
                 self.last = self._successors[index - 1]
                 return self.last
             self._raws.insert(index, piece.raw)
+            self._longest = max(self._longest, len(piece.raw))
             self._successors.insert(index, made)
         self.last = made
         return made

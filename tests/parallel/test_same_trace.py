@@ -8,6 +8,7 @@ import os
 import random
 import signal
 from collections.abc import Callable, Iterator
+from copy import copy
 from dataclasses import asdict, replace
 from io import BytesIO
 from pathlib import Path
@@ -18,7 +19,7 @@ import pytest
 from cachesim.config import Config, load_config
 from cachesim.core.model import BadLine
 from cachesim.errors import CachesimError, InputError, NothingUsable
-from cachesim.parallel.worker import Task
+from cachesim.parallel.share import Task
 from cachesim.pipeline import Preparation, body_rule_sets, prepare
 from cachesim.store.db import open_database
 from cachesim.synth import write
@@ -188,9 +189,12 @@ def test_a_killed_process_is_told_and_nothing_is_stored(logs: Path, tmp_path: Pa
 
 def test_an_error_of_a_process_is_told_as_what_it_is(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def gone(task: Task, **changes: Any) -> Task:
-        for source in task.sources:
+        if changes["parts"][0].start == 0:  # the first share is read in this process
+            return replace(task, **changes)
+        sources = [copy(source) for source in task.sources]
+        for source in sources:
             source.path = Path(f"{source.path}.gone")
-        return replace(task, **changes)
+        return replace(task, sources=sources, **changes)
 
     monkeypatch.setattr("cachesim.parallel.gather.replace", gone)
     with pytest.raises(InputError, match=r"one\.jsonl: cannot be read \(No such file or directory\); check the path"):
