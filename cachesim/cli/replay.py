@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -214,12 +214,33 @@ def parse_markers(text: str) -> MarkerStrategy:
     return marker_strategy(name, tier or "5m")
 
 
+def _refuse_other_counts(
+    arguments: Arguments, config: Config, continued: str | None, inherited: Mapping[str, str]
+) -> None:
+    """Raises UsageError where models would be scaled otherwise than in the run that is continued."""
+    from cachesim.config import model_config
+    from cachesim.core.calibration import OFF, parse_factor
+    from cachesim.report.formats import clean
+
+    if not arguments.calibrated and set(inherited.values()) - {OFF}:
+        raise UsageError(
+            f"--no-calibration: run {continued} is calibrated, and other counts would find nothing in its index;"
+            " leave the option out, or replay that run with it too"
+        )
+    for model, factor in inherited.items():
+        configured = model_config(config, model).calibration
+        if configured is not None and parse_factor(configured) != parse_factor(factor):
+            raise UsageError(
+                f"--continue: run {continued} has the calibration {factor} of {clean(model)}, and other counts would "
+                f"find nothing in its index; configure that one instead of {configured}, or replay that run with it too"
+            )
+
+
 def _run(
     con: duckdb.DuckDBPyConnection, arguments: Arguments, config: Config, plan: RunPlan, continue_run: str | None
 ) -> int:
     from cachesim.assumptions import assumptions, problems
     from cachesim.cli.progress import progress
-    from cachesim.core.calibration import OFF
     from cachesim.pipeline import body_rule_sets, no_collection
     from cachesim.report.runs import find_run, show_run
     from cachesim.run import Run
@@ -231,11 +252,7 @@ def _run(
     earlier = None if found is None else (found.run_no, found.digest)
     continues = None if found is None else found.digest
     inherited = {} if found is None else calibrations(con, found.trace_no)
-    if not arguments.calibrated and set(inherited.values()) - {OFF}:
-        raise UsageError(
-            f"--no-calibration: run {continue_run} is calibrated, and other counts would find nothing in its index;"
-            " leave the option out, or replay that run with it too"
-        )
+    _refuse_other_counts(arguments, config, continue_run, inherited)
     options = arguments.read_options(con, config)
     rules = body_rule_sets(plan.policies)
     trace = arguments.prepare(con, config, options, rules, arguments.sources(), inherited=inherited)

@@ -160,6 +160,16 @@ def test_a_continued_run_keeps_the_factors_so_that_it_finds_the_index(cli: Cli, 
     assert [row["outcome"] for row in cli("report", "--by", "request", "--format", "json").rows()] == ["read"]
 
 
+def test_a_continued_run_refuses_another_configured_factor(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "log.jsonl").write_bytes(lines(request(n, 100) for n in range(3)))
+    (tmp_path / "cachesim.toml").write_text('[models.m]\ncalibration = "1.5"\n')
+    cli("replay", "log.jsonl", "-q")
+    for other, code in (("1.2", 2), ("off", 2), ("1.50", 0)):
+        (tmp_path / "cachesim.toml").write_text(f'[models.m]\ncalibration = "{other}"\n')
+        done = cli("replay", "log.jsonl", "-q", "--continue", "1")
+        assert (done.code, "would find nothing" in done.err) == (code, code == 2)
+
+
 def test_a_model_that_had_no_factor_stays_without_one_when_continued_and_nobody_asked_for_that(
     cli: Cli, tmp_path: Path
 ) -> None:
