@@ -105,6 +105,7 @@ def problems(trace: PreparedTrace) -> dict[str, Any]:
         "unordered": facts["unordered"],
         "unmatched_answers": facts["unmatched_answers"],
         "conflicting_answers": facts.get("conflicting_answers", 0),
+        "parted_principals": facts.get("parted_principals", 0),
         "without_principal": facts["unscoped"],
         "filtered_by_time": facts["filtered"],
         "left_out": facts.get("left_out", {}),  # absent from traces that an older version prepared

@@ -35,6 +35,7 @@ def as_json(facts: ReadFacts, reasons: Counter[str]) -> dict[str, Any]:
         "unanswered": sum(f.unanswered for f in facts.files),
         "unmatched_answers": facts.unmatched_answers,
         "conflicting_answers": facts.conflicting_answers,
+        "parted_principals": facts.parted_principals,
         "usage_reported": facts.usage_reported,
     }
     return {

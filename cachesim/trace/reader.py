@@ -96,8 +96,8 @@ class ReadFacts:
 
     usage_reported: any record of the log carries usage, be it outside since/until; default_principal: the name that
     was used; unmatched_answers: answers that no record asked for; conflicting_answers: requests of which two rows of
-    one kind say different things (the later one holds); only_answers: why there are no records, where every file holds
-    answers.
+    one kind say different things (the later one holds); parted_principals: records whose key is their principal, while
+    answers name who else sent that key; only_answers: why there are no records, where every file holds answers.
     """
 
     files: list[FileFacts] = field(default_factory=list)
@@ -105,6 +105,7 @@ class ReadFacts:
     default_principal: str | None = None
     unmatched_answers: int = 0
     conflicting_answers: int = 0
+    parted_principals: int = 0
     only_answers: str | None = None
 
     @property
@@ -193,6 +194,8 @@ class _Reading:
         self.used_answers: set[tuple[str, str]] = set()
         self.said: dict[tuple[Join, tuple[str, str]], Mapping[str, Any]] = {}
         self.conflicting: set[tuple[str, str]] = set()
+        self.by_key: Counter[str] = Counter()
+        self.named_keys: set[str] = set()
         self.joins = ""
         self.synthetic = 0
         self.principal: str | None = None
@@ -215,6 +218,7 @@ class _Reading:
                 yield from self._records(file, facts)
         self.facts.unmatched_answers = len(self.answers) - len(self.used_answers)
         self.facts.conflicting_answers = len(self.conflicting)
+        self.facts.parted_principals = sum(self.by_key[digest] for digest in self.named_keys)
 
     def _default_principal(self, format_: Format | None) -> str | None:
         if self.options.principal is None and format_ is not None and not format_.has_principals:
@@ -350,6 +354,7 @@ class _Reading:
     def _answer(self, record: LogRecord, facts: FileFacts) -> None:
         key = (self.joins, record.id or "")
         answer = self.answers.get(key)
+        sent_by = record.principal
         if answer is not None:
             for name, value in answer.items():
                 setattr(record, name, value)
@@ -357,6 +362,11 @@ class _Reading:
             facts.answered += 1
         elif record.usage is None and record.duration_us is None:
             facts.unanswered += 1
+        if sent_by is not None and sent_by.startswith(KEY_PREFIX) and sent_by not in self.options.principals:
+            if record.principal == sent_by:
+                self.by_key[sent_by] += 1
+            else:
+                self.named_keys.add(sent_by)
 
 
 def _nothing_but_bad_lines(file: LogFile, progress: Progress | None) -> Iterator[LogRecord | BadLine]:

@@ -122,6 +122,25 @@ def test_answers_that_contradict_each_other_are_counted(tmp_path: Path) -> None:
     assert (statuses, facts.conflicting_answers) == ([200, 500, 200], 1)
 
 
+def test_a_key_that_only_some_analytics_name_is_a_problem(tmp_path: Path) -> None:
+    """Three requests of one key, of which analytics name the first: the others would be somebody else's cache."""
+    request = {"instance_id": "i", "timestamp": 0, "uri": "/v1/chat/completions", "body": {"messages": []}}
+    keyed = request | {"headers": {"authorization": "Bearer sk-1"}}
+    (tmp_path / "requests.jsonl").write_text(
+        "".join(json.dumps(keyed | {"correlation_id": n}) + "\n" for n in (1, 2, 3))
+    )
+    analytics = {"instance_id": "i", "correlation_id": 1, "user_id": "acme", "status_code": 200, "total_cost": "0.1"}
+    (tmp_path / "analytics.jsonl").write_text(
+        json.dumps(analytics | {"prompt_tokens": 5, "completion_tokens": 1}) + "\n"
+    )
+    sources, _ = find_sources([str(tmp_path / "requests.jsonl"), str(tmp_path / "analytics.jsonl")])
+    digest = digest_key("sk-1")
+    for options, parted in ((ReadOptions(), 2), (ReadOptions(principals={digest: "acme"}), 0)):
+        facts = ReadFacts()
+        found = [r.principal for r in read_records(sources, options, facts=facts) if isinstance(r, LogRecord)]
+        assert (found[0], len(set(found)), facts.parted_principals) == ("acme", 1 + bool(parted), parted)
+
+
 CHAT = {"prompt_tokens": 100, "completion_tokens": 5}
 TIERS = {"ephemeral_5m_input_tokens": 10, "ephemeral_1h_input_tokens": 0, "ephemeral_24h_input_tokens": 0}
 USAGES: dict[str, tuple[dict[str, Any], Usage]] = {
