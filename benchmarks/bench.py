@@ -10,6 +10,7 @@ import tempfile
 import time
 from array import array
 from collections.abc import Callable
+from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -161,6 +162,8 @@ def main() -> None:
     options.add_argument("--yardstick", type=int, default=300, help="requests for the per-request yardstick")
     options.add_argument("--tokenizer", default="default", help="tokenizer source for the counting figure")
     chosen = options.parse_args()
+    # A reading process imports its parent's main module first: the command's, which is small, and not this file.
+    sys.modules["__main__"].__spec__ = find_spec("cachesim.__main__")
     with tempfile.TemporaryDirectory() as folder:
         log = chosen.log or Path(folder) / "log.jsonl"
         if chosen.log is None:
