@@ -99,12 +99,15 @@ class Sensitivity:
         prices: Mapping[int, Sequence[int | None]],
     ) -> None:
         """Sum up the requests that are billed, by model and price, beside what the lane says `now`."""
+        counted = [
+            (position, row.request.model, _cells(row, result, split, before))
+            for position, (row, result, split, before) in enumerate(zip(rows, *answers, now, strict=True))
+            if row.request.succeeded and result.outcome != REJECTED
+        ]
         for variant_no, numbers in prices.items():
             cells: dict[Key, list[tuple[int, ...]]] = {}
-            for row, result, split, before, price in zip(rows, *answers, now, numbers, strict=True):
-                if row.request.succeeded and result.outcome != REJECTED:
-                    key = (variant_no, percent, row.request.model, price)
-                    cells.setdefault(key, []).append(_cells(row, result, split, before))
+            for position, model, own in counted:
+                cells.setdefault((variant_no, percent, model, numbers[position]), []).append(own)
             for key, of_requests in cells.items():
                 so_far = self._sums.get(key, (0,) * len(_CELLS))
                 self._sums[key] = tuple(map(sum, zip(so_far, *of_requests, strict=True)))
