@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,14 @@ from hypothesis import HealthCheck, settings
 # A busy machine is slow; that is no finding about the program.
 settings.register_profile("cachesim", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("cachesim")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_terminal() -> Iterator[None]:
+    """Tables have the width they have in a pipe, whatever terminal the tests are started in."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("COLUMNS", raising=False)
+        yield
 
 
 @pytest.fixture

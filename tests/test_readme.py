@@ -127,9 +127,9 @@ def test_the_paths_in_the_table_of_changes_exist() -> None:
 
 def test_ci_runs_the_test_command_of_the_page() -> None:
     install = ".venv/bin/pip install -q -c constraints.txt -e '.[test]'"
-    commands = [line for line in README.splitlines() if line.endswith("-m pytest")]
-    assert commands == [f"python3 -m venv .venv && {install} && .venv/bin/python -m pytest"]
-    assert "grep -m1 -e '-m pytest$' README.md" in (ROOT / ".ci/run").read_text(encoding="utf-8")
+    commands = [line for line in README.splitlines() if line.endswith("-m pytest -n auto")]
+    assert commands == [f"python3 -m venv .venv && {install} && .venv/bin/python -m pytest -n auto"]
+    assert "grep -m1 -e '-m pytest -n auto$' README.md" in (ROOT / ".ci/run").read_text(encoding="utf-8")
 
 
 def test_the_constraints_are_plain_exact_versions_and_cover_what_the_project_asks_for() -> None:
