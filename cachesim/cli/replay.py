@@ -132,7 +132,7 @@ def replay(
     Reads any supported log (.gz, .zst, globs, several files, - for stdin), keeps the prepared log and the result in the
     run database, and prints the answer per model. The same log again is not read again.
     """
-    from cachesim.store.db import IN_MEMORY, open_database
+    from cachesim.store.db import IN_MEMORY, written_database
 
     if dry_run and continue_run is not None:
         raise UsageError("--continue needs the run database; it does not go with --dry-run")
@@ -143,7 +143,7 @@ def replay(
     keep_inputs(files, output=output, bad_lines=bad_lines)
     settings = arguments.config()
     plan = make_plan(settings, policy, set_rules, markers, tariff)
-    with open_database(IN_MEMORY if dry_run else db) as con:
+    with written_database(IN_MEMORY if dry_run else db) as con:
         run_no = _run(con, arguments, settings, plan, continue_run)
         _show(con, run_no, form, output, None if db == DEFAULT_DATABASE else db, explain=explain)
 

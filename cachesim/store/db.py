@@ -77,6 +77,25 @@ def open_database(path: str, *, read_only: bool = False, must_exist: bool = Fals
     return con
 
 
+@contextmanager
+def written_database(path: str) -> Iterator[duckdb.DuckDBPyConnection]:
+    """`open_database` for the block; a file made for it goes again where the block fails before a trace was stored."""
+    new = path != IN_MEMORY and not Path(path).exists()
+    with open_database(path) as con:
+        try:
+            yield con
+        except BaseException:
+            if new and not _holds_traces(con):
+                # While it is locked: whoever waits for it makes a file of their own.
+                with suppress(OSError):
+                    Path(path).unlink()
+            raise
+
+
+def _holds_traces(con: duckdb.DuckDBPyConnection) -> bool:
+    return con.execute("SELECT 1 FROM traces LIMIT 1").fetchone() is not None
+
+
 def _check_path(path: str, *, must_exist: bool) -> bool:
     """True if a file is there; raises InputError for the mistakes that DuckDB's own messages explain badly."""
     file = Path(path)

@@ -119,3 +119,18 @@ def test_ctrl_c_before_anything_is_stored_leaves_no_run(cli: Cli, tmp_path: Path
         assert cli("runs", "--format", "json").rows() == []
     (tmp_path / "log.jsonl").write_bytes(LOG + lines([]))
     assert cli("replay", "log.jsonl").code == 0
+
+
+@pytest.mark.parametrize("log", [None, b"", b"{"])
+def test_a_replay_in_vain_leaves_no_empty_database_and_keeps_a_full_one(
+    cli: Cli, tmp_path: Path, log: bytes | None
+) -> None:
+    if log is not None:
+        (tmp_path / "bad.jsonl").write_bytes(log)
+    before = set(tmp_path.iterdir())
+    assert cli("replay", "bad.jsonl").code != 0
+    assert set(tmp_path.iterdir()) == before
+    (tmp_path / "good.jsonl").write_bytes(LOG)
+    assert cli("replay", "good.jsonl").code == 0
+    assert cli("replay", "bad.jsonl").code != 0
+    assert cli("report").code == 0
