@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final
 
+from cachesim.collector import no_collection
 from cachesim.config import Config, model_config
 from cachesim.core.calibration import OFF
 from cachesim.core.model import BadLine
@@ -153,18 +152,6 @@ class _PreparedBefore(Exception):
 
     def __init__(self, trace_no: int) -> None:
         self.trace_no = trace_no
-
-
-@contextmanager
-def no_collection() -> Iterator[None]:
-    """Without the cyclic collector: millions of long-lived tuples make it a fifth of the time, and it finds nothing."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def cores() -> int:

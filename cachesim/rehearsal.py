@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Final
 
 from cachesim.assumed_prices import price_data_version
 from cachesim.assumptions import assumptions, problems
+from cachesim.collector import no_collection
 from cachesim.core.gates import MarkerStrategy
 from cachesim.core.ledger import TariffSet
 from cachesim.core.policy import PRESETS, Policy, rules
-from cachesim.pipeline import Progress, no_collection
+from cachesim.pipeline import Progress
 from cachesim.run import Run, RunPlan, check_plan, digest_of
 from cachesim.store.db import transaction
 from cachesim.stored_plan import plan_options, trace_with_rules

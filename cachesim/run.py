@@ -16,7 +16,7 @@ from cachesim.core.pricing import billed_split, fit_split
 from cachesim.errors import CannotEvaluate, UsageError
 from cachesim.index.memory import MemoryIndex
 from cachesim.replay import Classified, IdealBound, Lane
-from cachesim.sensitivity import PERCENTS, Answers, Sensitivity, moved_counts
+from cachesim.sensitivity import Answers, Sensitivity
 from cachesim.store.earlier import inherit_prefixes
 from cachesim.store.index_state import Places, load_index, save_index
 from cachesim.store.runs import Prices, RunWriter
@@ -119,9 +119,8 @@ class Run:
                 self._lane_variants.append([])
             self._lane_variants[variant.lane].append(variant)
         self._places = [Places(trace, self._scopes) for _ in self._lanes]
-        counts = {percent: moved_counts(trace.cumulative, percent) for percent in PERCENTS}
         self._sensitivity = {
-            number: Sensitivity(lane, trace, counts)
+            number: Sensitivity(lane, trace)
             for number, lane in enumerate(self._lanes)
             if lane.policy is plan.policies[0]
         }

@@ -7,10 +7,10 @@ adds up along a prompt, counts never fall from one boundary to the next, and equ
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from cachesim.core.calibration import ScaledCounts, scaled
 from cachesim.core.gates import REJECTED
 from cachesim.core.pricing import BilledSplit
 from cachesim.index.memory import MemoryIndex
@@ -41,20 +41,18 @@ _CELLS: Final = (
 
 def moved(tokens: int, percent: int) -> int:
     """A count moved to `percent` of itself, half up: 1,010 at 95 % is 959.5, so 960; at 105 % 1,060.5, so 1,061."""
-    return (tokens * percent + 50) // 100
-
-
-def moved_counts(cumulative: Sequence[Sequence[int]], percent: int) -> list[array[int]]:
-    """The tokens up to every boundary, moved; by tokenizer."""
-    return [array("q", [moved(tokens, percent) for tokens in counts]) for counts in cumulative]
+    return scaled(tokens, percent, UNMOVED)
 
 
 class Sensitivity:
     """The moved twins of one lane, and the sums of the variants that the lane serves."""
 
-    def __init__(self, lane: Lane, trace: PreparedTrace, counts: Mapping[int, Sequence[Sequence[int]]]) -> None:
+    def __init__(self, lane: Lane, trace: PreparedTrace) -> None:
         self._lane = lane
-        self._twins = {percent: Lane(lane.gates, trace, own, MemoryIndex()) for percent, own in counts.items()}
+        self._twins: dict[int, Lane] = {}
+        for percent in PERCENTS:
+            counts = [ScaledCounts(own, percent, UNMOVED) for own in trace.cumulative]
+            self._twins[percent] = Lane(lane.gates, trace, counts, MemoryIndex())
         self._sums: dict[Key, tuple[int, ...]] = {}
 
     def inherit(self) -> None:

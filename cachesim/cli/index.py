@@ -124,8 +124,8 @@ def _replay(
 ) -> tuple[int, int]:
     """Fill the table `life_sums` with the lives of the variant up to `at_us`; returns the span of the log, µs."""
     from cachesim.cli.progress import progress
+    from cachesim.collector import no_collection
     from cachesim.lives import follow_lives, keep_lives
-    from cachesim.pipeline import no_collection
     from cachesim.report.lives import sum_lives
     from cachesim.store.trace_reader import load_trace
     from cachesim.stored_plan import continued_from, stored_plan

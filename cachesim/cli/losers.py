@@ -132,8 +132,8 @@ def _dimensions(con: duckdb.DuckDBPyConnection, trace_no: int, by: Sequence[str]
 def _follow(con: duckdb.DuckDBPyConnection, info: Run, variant: Variant, *, quiet: bool) -> bool:
     """Fill the table `followed`; False where the run continued one that is gone, so that writes cannot be followed."""
     from cachesim.cli.progress import progress
+    from cachesim.collector import no_collection
     from cachesim.episodes import follow, keep
-    from cachesim.pipeline import no_collection
     from cachesim.store.trace_reader import load_trace
     from cachesim.stored_plan import continued_from, stored_plan
 

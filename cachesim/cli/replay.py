@@ -241,7 +241,8 @@ def _run(
 ) -> int:
     from cachesim.assumptions import assumptions, problems
     from cachesim.cli.progress import progress
-    from cachesim.pipeline import body_rule_sets, no_collection
+    from cachesim.collector import no_collection
+    from cachesim.pipeline import body_rule_sets
     from cachesim.report.runs import find_run, show_run
     from cachesim.run import Run
     from cachesim.store.db import transaction

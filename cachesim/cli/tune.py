@@ -280,8 +280,8 @@ def _tariffs(con: duckdb.DuckDBPyConnection, run_no: int, specs: Sequence[str] |
 def _fan_outs(con: duckdb.DuckDBPyConnection, run_no: int, *, quiet: bool) -> list[FanOut]:
     """What the run's first variant missed because its walk-back ended too early."""
     from cachesim.cli.progress import progress
+    from cachesim.collector import no_collection
     from cachesim.fan_out import fan_outs
-    from cachesim.pipeline import no_collection
     from cachesim.report.runs import show_run
     from cachesim.store.trace_reader import load_trace
 

@@ -8,6 +8,7 @@ monotone, so counts still never fall along a prompt, and equal prefixes have equ
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 UNIT: Final = 10_000
@@ -39,13 +40,28 @@ class Calibration(NamedTuple):
     residual_p95: float | None
 
 
-def scaled(tokens: int, factor_e4: int) -> int:
-    """A cumulative count times a factor, half up.
+def scaled(tokens: int, factor: int, unit: int = UNIT) -> int:
+    """A cumulative count times factor / unit, half up.
 
     >>> [scaled(n, 10_874) for n in (0, 1, 6, 1000)]    # 0, 1.0874, 6.5244, 1087.4
     [0, 1, 7, 1087]
     """
-    return (tokens * factor_e4 + UNIT // 2) // UNIT
+    return (tokens * factor + unit // 2) // unit
+
+
+class ScaledCounts(Sequence[int]):
+    """Cumulative counts times factor / unit, worked out when they are asked for: a replay asks for few of them."""
+
+    def __init__(self, counts: Sequence[int], factor: int, unit: int = UNIT) -> None:
+        self._counts = counts
+        self._factor = factor
+        self._unit = unit
+
+    def __getitem__(self, node: int) -> int:  # type: ignore[override]  # nobody asks for a slice
+        return scaled(self._counts[node], self._factor, self._unit)
+
+    def __len__(self) -> int:
+        return len(self._counts)
 
 
 def fitted_factor(reported: int, counted: int) -> int:

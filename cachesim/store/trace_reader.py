@@ -7,7 +7,8 @@ from array import array
 from collections.abc import Callable, Iterator, Sequence, Set
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from cachesim.core.calibration import OFF, Calibration, factor_text
+from cachesim.collector import no_collection
+from cachesim.core.calibration import OFF, Calibration, ScaledCounts, factor_text
 from cachesim.core.gates import Prompt
 from cachesim.core.ledger import TariffSet
 from cachesim.core.markers import MarkerFact
@@ -73,6 +74,7 @@ def trace_inputs(con: duckdb.DuckDBPyConnection, trace_no: int) -> list[TraceInp
     return [TraceInput(*row) for row in rows]
 
 
+@no_collection()
 def load_trace(con: duckdb.DuckDBPyConnection, trace_no: int) -> PreparedTrace:
     """A stored trace without its requests (see `trace_rows`)."""
     row = con.execute(
@@ -83,11 +85,14 @@ def load_trace(con: duckdb.DuckDBPyConnection, trace_no: int) -> PreparedTrace:
         "SELECT parent, prefix, kind, digest FROM nodes WHERE trace_no = ? ORDER BY node", [trace_no]
     ).fetchall()
     parents, prefixes, kinds, digests = zip(*nodes, strict=True) if nodes else ((), (), (), ())
-    tokenizers = con.execute(
+    used = con.execute(
         f"SELECT source, version, exact, counts_no, {', '.join(Calibration._fields)} FROM trace_tokenizers "
         "WHERE trace_no = ? ORDER BY tokenizer_no",
         [trace_no],
     ).fetchall()
+    tokenizers = [_tokenizer(*t) for t in used]
+    counting = [number if t.counts_no is None else t.counts_no for number, t in enumerate(tokenizers)]
+    counted = {number: _cumulative(con, trace_no, number) for number in dict.fromkeys(counting)}
     return PreparedTrace(
         trace_no=trace_no,
         digest=row[0],
@@ -95,12 +100,15 @@ def load_trace(con: duckdb.DuckDBPyConnection, trace_no: int) -> PreparedTrace:
         facts=json.loads(row[2]),
         rules=[_body_rules(r) for r in json.loads(row[3])],
         markers=[MarkerFact(*fact) for fact in json.loads(row[4])],
-        tokenizers=[_tokenizer(*t) for t in tokenizers],
+        tokenizers=tokenizers,
         parents=array("i", parents),
         prefixes=array("i", prefixes),
         kinds=array("B", kinds),
         digests=digests,
-        cumulative=[_cumulative(con, trace_no, number) for number in range(len(tokenizers))],
+        cumulative=[
+            counted[number] if t.calibration is None else ScaledCounts(counted[number], t.calibration.factor_e4)
+            for number, t in zip(counting, tokenizers, strict=True)
+        ],
     )
 
 
@@ -131,7 +139,7 @@ def calibrations(con: duckdb.DuckDBPyConnection, trace_no: int) -> dict[str, str
 
 def _cumulative(con: duckdb.DuckDBPyConnection, trace_no: int, tokenizer_no: int) -> array[int]:
     rows = con.execute(
-        "SELECT cumulative_tokens FROM v_node_tokens WHERE trace_no = ? AND tokenizer_no = ? ORDER BY node",
+        "SELECT cumulative_tokens FROM node_tokens WHERE trace_no = ? AND tokenizer_no = ? ORDER BY node",
         [trace_no, tokenizer_no],
     ).fetchall()
     return array("q", [tokens for (tokens,) in rows])

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from cachesim.core.calibration import Calibration, scaled
+from cachesim.core.calibration import Calibration, ScaledCounts
 from cachesim.core.markers import MarkerFact
 from cachesim.core.model import BadLine
 from cachesim.core.policy import DEFAULT_PRESET, PRESETS, BodyRules
@@ -107,7 +107,7 @@ class PreparedTrace:
     prefixes: Sequence[int]
     kinds: Sequence[int]
     digests: Sequence[bytes]
-    cumulative: list[array[int]]
+    cumulative: list[Sequence[int]]
 
     def tokenizer_no(self, version: str, model: str) -> int | None:
         """The number of the tokenizer that counts `model` in that version.
@@ -174,16 +174,20 @@ class TraceWriter:
     ) -> PreparedTrace:
         """Store everything that is known, calibrate, and put the requests in replay order."""
         nodes, con = prepared.nodes, self._con
-        cumulative = counted.cumulative(nodes.parents)
+        as_counted = counted.cumulative(nodes.parents)
+        cumulative: list[Sequence[int]] = [*as_counted]
         tokenizers = list(counted.used)
-        self._store_nodes(nodes, cumulative)
+        self._store_nodes(nodes, as_counted)
         self._store_counts(counted)
         parameters = {"trace": self.trace_no}
         whole = prepared.rules.index(PRESETS[DEFAULT_PRESET].body_rules)
         con.execute(_ORDER, {"own_times": facts["synthetic_times"] == 0})
         con.execute(_LOCAL, {**parameters, "rules": whole})
         calibrated = calibrate(con, tokenizers, choose)
-        cumulative += [_scaled(cumulative, t) for t in calibrated.tokenizers]
+        for tokenizer in calibrated.tokenizers:
+            assert tokenizer.counts_no is not None
+            assert tokenizer.calibration is not None
+            cumulative.append(ScaledCounts(cumulative[tokenizer.counts_no], tokenizer.calibration.factor_e4))
         tokenizers += calibrated.tokenizers
         con.execute(_REQUESTS, {**parameters, "any_usage": facts["usage_reported"]})
         con.execute(_PROMPTS, parameters)
@@ -267,11 +271,3 @@ class TraceWriter:
             calibration = t.calibration or [None] * len(Calibration._fields)
             values = [self.trace_no, number, t.source, t.version, t.exact, t.counts_no, *calibration]
             self._con.execute(f"INSERT INTO trace_tokenizers VALUES ({', '.join('?' * len(values))})", values)
-
-
-def _scaled(cumulative: Sequence[array[int]], tokenizer: UsedTokenizer) -> array[int]:
-    """The cumulative counts of a calibrated tokenizer, as the view v_node_tokens gives them."""
-    assert tokenizer.counts_no is not None
-    assert tokenizer.calibration is not None
-    factor_e4 = tokenizer.calibration.factor_e4
-    return array("q", [scaled(tokens, factor_e4) for tokens in cumulative[tokenizer.counts_no]])
