@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 import tempfile
 import time
 from array import array
 from collections.abc import Callable
+from hashlib import blake2b
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
@@ -34,12 +36,14 @@ from cachesim.prepare.nodes import Nodes
 from cachesim.replay import Lane, PreparedRequest
 from cachesim.store.db import open_database
 from cachesim.store.trace_reader import known_counts
-from cachesim.synth import requests_for, write
+from cachesim.synth import generate, requests_for
 from cachesim.trace.open import find_sources
 from cachesim.trace.reader import ReadOptions
 from cachesim.trace.times import parse_time
 
 RUNS = 3
+ONE_OFF = re.compile(rb'"app":"[a-z]+-(?:scheduler|terminal|triage|extract)"')
+"""Applications whose prompts begin with something new each time, or that send one request and no more."""
 
 
 def seconds(work: Callable[[], Any]) -> float:
@@ -114,16 +118,20 @@ def cold_counting(log: Path, source: str, most: int) -> tuple[float, float, floa
     return seconds(lambda: tokenizer.count_batch(unique)), seconds(lambda: count(tokenizer)), faster, size
 
 
-def repeated(log: Path) -> float:
-    """How often the bytes of a message come on average: what is parsed and hashed anew is the first time."""
-    total, distinct = 0, set()
+def repeated(log: Path) -> tuple[float, float]:
+    """How often a byte comes on average: in the same message, and in the same message after the same history. What
+    comes in a new message is parsed, what comes after a new history is hashed.
+    """
+    total, texts, histories = 0, {}, {}
     with log.open("rb") as lines:
         for line in lines:
+            history = blake2b(digest_size=16)
             for message in orjson.loads(line)["body"]["messages"]:
                 raw = orjson.dumps(message)
+                history.update(raw)
                 total += len(raw)
-                distinct.add((len(raw), text_digest(raw.decode())))
-    return total / sum(size for size, _ in distinct)
+                texts[hash(raw)] = histories[history.digest()] = len(raw)
+    return total / sum(texts.values()), total / sum(histories.values())
 
 
 def yardstick(log: Path, requests: int) -> tuple[float, int]:
@@ -158,6 +166,7 @@ def yardstick(log: Path, requests: int) -> tuple[float, int]:
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--mb", type=int, default=500, help="size of the generated log")
+    options.add_argument("--repeating", action="store_true", help="only applications that send histories that grow")
     options.add_argument("--log", type=Path, help="an existing log in the capture format instead")
     options.add_argument("--yardstick", type=int, default=300, help="requests for the per-request yardstick")
     options.add_argument("--tokenizer", default="default", help="tokenizer source for the counting figure")
@@ -168,7 +177,10 @@ def main() -> None:
         log = chosen.log or Path(folder) / "log.jsonl"
         if chosen.log is None:
             with log.open("wb") as out:
-                write(out, 7, requests_for(chosen.mb * 1_000_000))
+                # Without the others a log is a quarter smaller.
+                wanted = requests_for(chosen.mb * (1_350_000 if chosen.repeating else 1_000_000))
+                lines = generate(7, wanted)
+                out.writelines(line for line in lines if not (chosen.repeating and ONE_OFF.search(line, 0, 400)))
         measure(log, Path(folder) / "bench.duckdb", chosen.tokenizer, chosen.yardstick)
 
 
@@ -178,9 +190,13 @@ def measure(log: Path, database: Path, tokenizer: str, yardstick_requests: int) 
 
     def show(what: str, wall: float, of: float | None = None, note: str = "") -> None:
         rate = (of or size) / wall / 1e6
-        print(f"{what:<40}{wall:8.2f} s{rate:8.1f} MB/s {rate / (size / bare / 1e6):7.3f} x orjson  {note}", flush=True)
+        print(f"{what:<50}{wall:8.2f} s{rate:8.1f} MB/s {rate / (size / bare / 1e6):7.3f} x orjson  {note}", flush=True)
 
-    print(f"log: {size / 1e6:.0f} MB, messages come {repeated(log):.1f} x; the fastest of {RUNS} runs each")
+    messages, histories = repeated(log)
+    print(
+        f"log: {size / 1e6:.0f} MB, messages come {messages:.1f} x, after the same history {histories:.1f} x; "
+        f"the fastest of {RUNS} runs each"
+    )
     show("bare orjson parse", bare)
     if accelerator() is not None:
         wall, peak = command("replay", str(log), "--db", f"{database}.fast")
@@ -194,6 +210,10 @@ def measure(log: Path, database: Path, tokenizer: str, yardstick_requests: int) 
     show("preparation, counts known, one process", prepared)
     jobs = max(2, cores())
     show(f"preparation, counts known, {jobs} processes", min(prepare_again(counts, log, jobs) for _ in range(RUNS)))
+    if accelerator() is not None:
+        nothing: dict[str, dict[bytes, int]] = {version: {} for version in counts}
+        wall = min(prepare_again(nothing, log, jobs) for _ in range(RUNS))
+        show(f"preparation, cold, {jobs} processes, {accelerator()}", wall)
     runs = []
     for _ in range(RUNS):
         command("runs", "delete", "latest", "--yes", "--db", str(database))  # counts stay, the trace goes
