@@ -256,6 +256,40 @@ class Run:
             frame = pl.read_parquet(file, memory_map=False)
         return frame.with_columns(pl.col("at").cast(pl.Datetime("us", "UTC")))
 
+    def sensitivity(self, by: Sequence[str] = ("model",)) -> pl.DataFrame:
+        """What counts 5 % lower and higher would change: three rows per tariff and group, for the run's first policy.
+
+        by: model; [] for totals. Only what is counted locally moves, see `cachesim.sensitivity`.
+
+        run, policy, tariff, model         String
+        count_change                       Float64 −0.05, 0 and 0.05
+        requests, asked, eligible          Int64   requests; that reached the cache; and were not below the floor
+        decisions_changed,                 Int64   requests with another outcome or reason than in the run
+          fell_below_floor, rose_above_floor
+        eligible_rate, token_hit_rate,     Float64
+          cacheable_hit_rate, request_hit_rate
+        prompt_tokens, read_tokens,        Int64   tokens, after the billing rule
+          creation_tokens, uncached_tokens
+        list, charged, delta               Decimal as in `frame`
+        unpriced                           Int64   requests without a known price
+        bill_change                        Decimal charged − charged of the run
+        bill_change_share                  Float64 bill_change / charged of the run
+
+        Source: table sensitivity. Raises CannotEvaluate for a run that keeps no moved counts (an older version made it)
+        and UsageError for another group.
+        """
+        from cachesim.report.formats import polars_frame
+        from cachesim.report.query import lead_columns, shown_variants
+        from cachesim.report.sensitivity import COLUMNS, check_kept, moved_rows
+
+        groups = _groups(by)
+        if groups not in ([], ["model"]):
+            raise UsageError(f"by={groups!r}: moved counts are kept by model only")
+        con = self._database._con
+        check_kept(con, self.run_no, Filters())
+        names = [*lead_columns(shown_variants(con, self.run_no, Filters())), *groups, *COLUMNS]
+        return polars_frame(names, moved_rows(con, self.run_no, by_model=bool(groups)), rounded=False)
+
     def sweep(
         self,
         *,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from cachesim.cli.inputs import Arguments, ConfigFiles, Interval, LogFormat, Start, Zone, unknown
+from cachesim.cli.inputs import Arguments, ConfigFiles, Interval, LogFormat, MappingFile, Start, Zone, unknown
 from cachesim.cli.lazy import examples, split_commas
 from cachesim.cli.output import Explain, Form, Output, Quiet, emit, screen
 from cachesim.errors import UsageError
@@ -71,6 +71,7 @@ def show(
     log: Logs = None,
     timezone: Zone = "UTC",
     log_format: LogFormat = None,
+    mapping: MappingFile = None,
     start: Start = None,
     interval: Interval = None,
     form: Form = Format.TABLE,
@@ -87,7 +88,7 @@ def show(
     from cachesim.tariffs.screen import print_set
 
     chosen = _sets(sets, config)
-    with _log(log, timezone, log_format, start, interval, quiet=quiet) as seen:
+    with _log(log, timezone, log_format, mapping, start, interval, quiet=quiet) as seen:
         at_us = None if at is None else _instant(seen, at, timezone)
     as_of_us = at_us if at_us is not None else seen.last_us
     if as_of_us is None and form is Format.TABLE:
@@ -137,6 +138,7 @@ def check(
     ] = None,
     timezone: Zone = "UTC",
     log_format: LogFormat = None,
+    mapping: MappingFile = None,
     start: Start = None,
     interval: Interval = None,
     form: Form = Format.TABLE,
@@ -155,7 +157,7 @@ def check(
     for code in ignored - CODES.keys():
         raise UsageError(unknown("--ignore", code, CODES))
     examined = list(_examined(sets, config))
-    with _log(log, timezone, log_format, start, interval, quiet=quiet) as seen:
+    with _log(log, timezone, log_format, mapping, start, interval, quiet=quiet) as seen:
         rows = [
             row
             for tariff, findings in examined
@@ -240,6 +242,7 @@ def _log(
     logs: Sequence[str] | None,
     timezone: str,
     log_format: str | None,
+    mapping: str | None,
     start: str | None,
     interval: str | None,
     *,
@@ -254,8 +257,9 @@ def _log(
             yield _Seen(con)
             return
         arguments = Arguments(
-            logs, None, None, None, None, None, timezone, log_format, start, interval, None, False, False, quiet
-        )
+            logs, None, None, None, None, None, timezone, log_format, start, interval, None, False, False, quiet,
+            mapping=mapping,
+        )  # fmt: skip
         trace = arguments.read_uncounted(con, no_config(), arguments.sources())
         sql = "SELECT max(at_us), list(DISTINCT model ORDER BY model) FILTER (model IS NOT NULL) FROM requests"
         row = con.execute(f"{sql} WHERE trace_no = ?", [trace.trace_no]).fetchone()

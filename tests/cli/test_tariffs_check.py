@@ -141,6 +141,17 @@ def test_the_configuration_is_checked_without_a_name(capsys: pytest.CaptureFixtu
     assert run(capsys, "tariffs", "check", "--ignore", "gaps")[0] == 2
 
 
+def test_any_log_can_be_mapped(capsys: pytest.CaptureFixture[str]) -> None:
+    write("t.toml", cache(), base())
+    write("house.jsonl", json.dumps({"when": "2026-01-05T00:00:00Z", "who": "a", "asked": {"model": "z"}}) + "\n")
+    write("map.toml", '[fields]\nat = "when"\nprincipal = "who"\nbody = "asked"\n')
+    code, out, _ = run(
+        capsys, "tariffs", "check", "t.toml", "--log", "house.jsonl", "--mapping", "map.toml", "-f", "json"
+    )
+    assert code == 1
+    assert {(row["code"], row["model"]) for row in json.loads(out)["rows"]} >= {("not_enabled", "z")}
+
+
 def test_a_log_is_read_whatever_is_wrong_with_the_configuration(capsys: pytest.CaptureFixture[str]) -> None:
     write("cachesim.toml", cache(read='"x"'))
     write("log.jsonl", request("m"))

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 from e2e_support import Cli, Connect, body, lines, text, usage, words
+
+from cachesim import api
+from cachesim.errors import UsageError
 
 PRICES = """
 [[cache_tariff]]
@@ -107,6 +112,30 @@ def test_where_nothing_reaches_the_cache_the_line_says_so(cli: Cli, tmp_path: Pa
         "±5 % of the counts changes nothing: no request in the totals reached the cache"
         in cli("replay", "log.jsonl").out
     )
+
+
+def test_frames_hold_the_same_rows(replayed: Cli, tmp_path: Path) -> None:
+    with api.open(str(tmp_path / "cachesim.duckdb")) as database:
+        frame = database.run().sensitivity()
+        totals = database.run().sensitivity([])
+        with pytest.raises(UsageError, match="by model only"):
+            database.run().sensitivity(["day"])
+    assert [{name: row[name] for name in WORKED[0]} for row in trimmed(frame)] == WORKED
+    assert frame["model"].to_list() == ["m"] * 3
+    assert totals.equals(frame.drop("model"))
+
+
+def trimmed(frame: pl.DataFrame) -> list[dict[str, Any]]:
+    """The rows with money as it is written and shares as far as reports give them."""
+    rows = [
+        {name: round(value, 6) if isinstance(value, float) else value for name, value in row.items()}
+        for row in frame.to_dicts()
+    ]
+    return [{**row, **{name: plain_money(row[name]) for name in ("charged", "bill_change")}} for row in rows]
+
+
+def plain_money(amount: Decimal) -> str:
+    return f"{amount:f}".rstrip("0").rstrip(".")
 
 
 def test_a_run_without_moved_counts_is_to_be_replayed(replayed: Cli, con: Connect) -> None:
