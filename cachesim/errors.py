@@ -14,6 +14,9 @@ Messages read `where: what was found, what was expected, what to do`; they never
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 
 class CachesimError(Exception):
     """A failure that is reported as one line on stderr, never as a traceback."""
@@ -53,3 +56,17 @@ class ConfigError(CachesimError):
     """A configuration or tariff file is wrong; the message starts with `file:line:` where a line is known."""
 
     exit_code = 78
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """ "did you mean …?" with the name nearest to a wrong one, empty where none is near."""
+    near = get_close_matches(name, list(known), 1)
+    return f"did you mean {near[0]}?" if near else ""
+
+
+def unknown(option: str, name: str, known: Iterable[str]) -> str:
+    """The message for a name that does not exist, with the nearest one that does."""
+    names = list(known)
+    listed = f"there are {', '.join(names)}"
+    near = nearest(name, names)
+    return f"{option} {name!r}: unknown; " + (f"{near} ({listed})" if near else listed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -84,14 +84,6 @@ Jobs = Annotated[
         rich_help_panel=_READ,
     ),
 ]
-
-
-def unknown(option: str, name: str, known: Iterable[str]) -> str:
-    """The message for a name that does not exist, with the nearest one that does."""
-    names = list(known)
-    near = get_close_matches(name, names, 1)
-    listed = f"there are {', '.join(names)}"
-    return f"{option} {name!r}: unknown; " + (f"did you mean {near[0]}? ({listed})" if near else listed)
 
 
 @dataclass(frozen=True, slots=True)

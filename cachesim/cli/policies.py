@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import orjson
@@ -11,7 +10,7 @@ import typer
 from cachesim.cli.lazy import examples
 from cachesim.cli.output import Form, Output, emit, screen
 from cachesim.core.policy import DEFAULT_PRESET, PRESETS, RULE_HELP, Policy, rules
-from cachesim.errors import UsageError
+from cachesim.errors import UsageError, unknown
 from cachesim.report.formats import Format, Report
 
 if TYPE_CHECKING:
@@ -53,9 +52,7 @@ def policies(
 def _preset(name: str) -> Policy:
     if name in PRESETS:
         return PRESETS[name]
-    near = get_close_matches(name, PRESETS, 1)
-    hint = f"did you mean {near[0]}? " if near else ""
-    raise UsageError(f"policy {name!r}: unknown; {hint}presets: {', '.join(PRESETS)}")
+    raise UsageError(unknown("policy", name, PRESETS))
 
 
 def value_text(value: Any) -> str:

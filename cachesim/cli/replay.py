@@ -31,7 +31,7 @@ from cachesim.cli.inputs import (
 )
 from cachesim.cli.lazy import examples
 from cachesim.cli.output import Database, Explain, Form, Output, Quiet, emit, keep_inputs, screen
-from cachesim.errors import UsageError
+from cachesim.errors import UsageError, unknown
 from cachesim.report.formats import Format
 from cachesim.store.db import DEFAULT_DATABASE
 
@@ -172,7 +172,6 @@ def make_policy(name: str, config: Config, changes: Sequence[str]) -> Policy:
 
     Raises UsageError for a preset that does not exist.
     """
-    from cachesim.cli.inputs import unknown
     from cachesim.config import apply_rules
     from cachesim.core.policy import PRESETS
 
@@ -200,7 +199,6 @@ def _named(before: Policy, after: Policy, changes: Sequence[str]) -> Policy:
 
 def parse_markers(text: str) -> MarkerStrategy:
     """`STRATEGY` or `STRATEGY:TIER`."""
-    from cachesim.cli.inputs import unknown
     from cachesim.core.gates import STRATEGIES, marker_strategy
     from cachesim.core.policy import TIERS
 

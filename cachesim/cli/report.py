@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from heapq import nsmallest
 from itertools import groupby
 from pathlib import Path
@@ -14,7 +13,7 @@ import typer
 
 from cachesim.cli.lazy import examples, split_commas
 from cachesim.cli.output import Database, Explain, Form, Output, console, emit, screen
-from cachesim.errors import UsageError
+from cachesim.errors import UsageError, nearest
 from cachesim.report.columns import kind_of
 from cachesim.report.formats import Format, Report, Row
 from cachesim.store.db import DEFAULT_DATABASE
@@ -237,8 +236,7 @@ def _sorting(sort: str | None, top: int | None, columns: Sequence[str], *, defau
         return Sorting(DEFAULT_SORT if default else None, True, top)
     name, _, direction = sort.rpartition(":") if sort.endswith((":asc", ":desc")) else (sort, "", "")
     if name not in columns:
-        near = get_close_matches(name, columns, 1)
-        raise UsageError(f"--sort {name!r}: no such column" + (f"; did you mean {near[0]}?" if near else ""))
+        raise UsageError(f"--sort {name!r}: no such column; {nearest(name, columns)}".removesuffix("; "))
     descending = direction == "desc" if direction else kind_of(name) != "text"
     return Sorting(name, descending, top)
 

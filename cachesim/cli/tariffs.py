@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from cachesim.cli.inputs import Arguments, ConfigFiles, Interval, LogFormat, MappingFile, Start, Zone, unknown
+from cachesim.cli.inputs import Arguments, ConfigFiles, Interval, LogFormat, MappingFile, Start, Zone
 from cachesim.cli.lazy import examples, split_commas
 from cachesim.cli.output import Explain, Form, Output, Quiet, emit, screen
-from cachesim.errors import UsageError
+from cachesim.errors import UsageError, unknown
 from cachesim.report.formats import Format, Report, clean
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from cachesim.cli.inputs import ConfigFiles
 from cachesim.cli.lazy import examples, split_commas
 from cachesim.cli.output import Database, Explain, Form, Output, Quiet, emit, screen, whole_file
 from cachesim.cli.report import RunName
-from cachesim.errors import CannotEvaluate, UsageError
+from cachesim.errors import CannotEvaluate, UsageError, unknown
 from cachesim.recommend import Objective, Refusal
 from cachesim.report.formats import Format
 from cachesim.store.db import DEFAULT_DATABASE
@@ -192,7 +192,6 @@ def parse_share(text: str) -> Fraction:
 
 
 def _check_groups(groups: Sequence[str]) -> None:
-    from cachesim.cli.inputs import unknown
     from cachesim.report.query import SWEEP_DIMENSIONS
 
     for name in groups:

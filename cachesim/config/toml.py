@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
-from cachesim.errors import ConfigError, InputError
+from cachesim.errors import ConfigError, InputError, nearest
 
 TARIFF_SECTIONS: Final = ("cache_tariff", "base_tariff")
 SECTIONS: Final = ("policy", "models", *TARIFF_SECTIONS, "principals", "strict_principals")
@@ -98,8 +97,7 @@ def read_bytes(name: str) -> bytes:
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """ ", did you mean …?" for the nearest known name, else the list of them."""
     names = list(known)
-    near = difflib.get_close_matches(name, names, n=1)
-    return f"did you mean {near[0]}?" if near else f"expected one of {', '.join(names)}"
+    return nearest(name, names) or f"expected one of {', '.join(names)}"
 
 
 def exact_float(text: str) -> Decimal:

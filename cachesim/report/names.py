@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Final
 
-from cachesim.errors import UsageError
+from cachesim.errors import UsageError, nearest
 from cachesim.report.query import Filters
 
 if TYPE_CHECKING:
@@ -28,8 +27,8 @@ def check_names(con: duckdb.DuckDBPyConnection, run_nos: Sequence[int], filters:
 
 
 def _suggestion(name: str, known: Sequence[str]) -> str:
-    if near := get_close_matches(name, known, 1):
-        return f"did you mean {near[0]}?"
+    if near := nearest(name, known):
+        return near
     if not known:
         return "which names none"
     more = f" and {len(known) - LISTED:,} more" if len(known) > LISTED else ""

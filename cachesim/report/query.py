@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Final
 
-from cachesim.errors import UsageError
+from cachesim.errors import UsageError, unknown
 from cachesim.report.columns import CELLS, COLUMNS, SWEEP_CELLS, SWEEP_COLUMNS
 from cachesim.report.lists import REQUEST_COLUMNS
 from cachesim.report.times import check_timezone
@@ -306,9 +305,7 @@ def dimension(name: str) -> Dimension:
         pointer = "/" + name[len("tag:") :].replace("~", "~0").replace("/", "~1")
         return Dimension(f"json_extract_string(tags, {literal(pointer).replace('{', '{{').replace('}', '}}')})")
     if name not in DIMENSIONS:
-        near = get_close_matches(name, [*DIMENSIONS, "request"], 1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise UsageError(f"--by {name!r}: {hint}choose from {', '.join(DIMENSIONS)}, request (alone) or tag:NAME")
+        raise UsageError(unknown("--by", name, [*DIMENSIONS, "request", "tag:NAME"]))
     return DIMENSIONS[name]
 
 

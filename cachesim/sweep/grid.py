@@ -6,13 +6,12 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
-from difflib import get_close_matches
 from typing import Final, Literal, NamedTuple, TypeVar
 
 from cachesim.core.gates import MarkerStrategy
 from cachesim.core.ledger import TariffSet
 from cachesim.core.policy import TIERS, Policy
-from cachesim.errors import UsageError
+from cachesim.errors import UsageError, nearest
 
 Window = Literal["sliding", "fixed"]
 Value = TypeVar("Value")
@@ -188,9 +187,7 @@ def _window(text: str) -> Window:
     for word in words:
         if text == word:
             return word
-    near = get_close_matches(text, words, 1)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    raise UsageError(f"--window {text!r}: sliding or fixed was expected{hint}")
+    raise UsageError(f"--window {text!r}: sliding or fixed was expected; {nearest(text, words)}".removesuffix("; "))
 
 
 def _factor(part: str, text: str) -> Decimal:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -11,7 +10,7 @@ from typing import Any, Final, NoReturn
 import msgspec
 
 from cachesim.core.model import BadLine
-from cachesim.errors import InputError, UsageError
+from cachesim.errors import InputError, UsageError, unknown
 from cachesim.trace.containers import Container, Rows
 from cachesim.trace.formats import FORMATS, Format
 from cachesim.trace.formats.base import DECODE_ERRORS, Join, Row
@@ -48,9 +47,7 @@ def named_format(name: str) -> Format:
     """The format of this name. Raises UsageError with the closest name."""
     if name in FORMATS:
         return FORMATS[name]
-    close = difflib.get_close_matches(name, FORMATS, 1)
-    hint = f"; did you mean {close[0]}?" if close else ""
-    raise UsageError(f"--log-format: unknown format {name!r}{hint} (known: {', '.join(FORMATS)})")
+    raise UsageError(unknown("--log-format", name, FORMATS))
 
 
 def identify(source: Source, forced: Format | None = None, progress: Progress | None = None) -> LogFile:

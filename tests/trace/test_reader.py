@@ -136,7 +136,7 @@ def test_answers_belong_to_requests_of_their_own_format(tmp_path: Path) -> None:
 def test_unknown_formats(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="did you mean cachesim"):
         Reading(tmp_path, row(), log_format="cachesin")
-    with pytest.raises(UsageError, match="unknown format 'x'"):
+    with pytest.raises(UsageError, match="--log-format 'x': unknown"):
         Reading(tmp_path, row(), log_format="x")
     with pytest.raises(InputError) as caught:
         Reading(tmp_path, b'{"prompt":"secret"}\n')
