@@ -10,6 +10,8 @@ import heapq
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import msgspec
+
 from cachesim.core.classify import Classification, Tree, classify, same_run
 from cachesim.core.gates import ZERO, Breakpoints, Gated, Gates, Prompt
 from cachesim.core.policy import TIERS, Policy
@@ -37,7 +39,7 @@ class PreparedRequest(NamedTuple):
     query_marker: int
 
 
-class Classified(NamedTuple):
+class Classified(msgspec.Struct, frozen=True, gc=False):
     """What a lane says of one request. classification: None where the cache was not asked."""
 
     outcome: str
@@ -47,7 +49,7 @@ class Classified(NamedTuple):
     committed: bool
 
 
-class InFlight(NamedTuple):
+class InFlight(msgspec.Struct, frozen=True, gc=False, order=True):
     """A response on its way: what it will commit, ordered by completion, then by log order."""
 
     done_us: int

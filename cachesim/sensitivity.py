@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from msgspec.structs import replace
+
 from cachesim.core.calibration import ScaledCounts, scaled
 from cachesim.core.gates import REJECTED
 from cachesim.core.pricing import BilledSplit
@@ -66,7 +68,7 @@ class Sensitivity:
             own = twin.index
             assert isinstance(own, MemoryIndex)
             for scope, prefix, entry in index.entries():
-                own.put(scope, prefix, entry._replace(tokens=moved(entry.tokens, percent)))
+                own.put(scope, prefix, replace(entry, tokens=moved(entry.tokens, percent)))
             twin.in_flight = [_moved_flight(flight, percent) for flight in self._lane.in_flight]
 
     def follow(
@@ -142,5 +144,5 @@ def _cells(row: TraceRow, result: Classified, split: BilledSplit, before: Classi
 
 
 def _moved_flight(flight: InFlight, percent: int) -> InFlight:
-    writes = tuple(write._replace(tokens=moved(write.tokens, percent)) for write in flight.result.writes)
-    return flight._replace(result=flight.result._replace(writes=writes))
+    writes = tuple(replace(write, tokens=moved(write.tokens, percent)) for write in flight.result.writes)
+    return replace(flight, result=replace(flight.result, writes=writes))

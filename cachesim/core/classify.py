@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Protocol
+
+import msgspec
 
 from cachesim.core.blocks import TOOL_CALL, TOOL_RESULT
 from cachesim.core.policy import Policy
@@ -29,7 +31,7 @@ class Tree(Protocol):
     def kinds(self) -> Sequence[int]: ...
 
 
-class Entry(NamedTuple):
+class Entry(msgspec.Struct, frozen=True, gc=False):
     """A row of the index within its scope. tier: number in `cachesim.core.policy.TIERS`."""
 
     expires_us: int
@@ -38,7 +40,7 @@ class Entry(NamedTuple):
     created_us: int
 
 
-class Write(NamedTuple):
+class Write(msgspec.Struct, frozen=True, gc=False):
     """An upsert to commit when the response has completed successfully."""
 
     prefix: int
@@ -47,14 +49,14 @@ class Write(NamedTuple):
     expires_us: int
 
 
-class Refresh(NamedTuple):
+class Refresh(msgspec.Struct, frozen=True, gc=False):
     """A new expiry for a matched entry, committed like a write."""
 
     prefix: int
     expires_us: int
 
 
-class Classification(NamedTuple):
+class Classification(msgspec.Struct, frozen=True, gc=False):
     """The split in tokens and what is to be committed. below_floor: all is zero because of the floor."""
 
     read: int

@@ -44,10 +44,11 @@ class DuckDbIndex:
 
     def commit(self, scope: int, writes: Sequence[Write], refreshes: Sequence[Refresh], now_us: int) -> None:
         """Upserts of live rows keep created_us; a refresh of a row that does not exist does nothing."""
-        for prefix, tokens, tier, expires_us in writes:
-            self._con.execute(_UPSERT, [scope, prefix, min(tokens, MAX_STORED_TOKENS), tier, now_us, expires_us])
-        for prefix, expires_us in refreshes:
-            self._con.execute(_REFRESH, [expires_us, scope, prefix])
+        for write in writes:
+            tokens = min(write.tokens, MAX_STORED_TOKENS)
+            self._con.execute(_UPSERT, [scope, write.prefix, tokens, write.tier, now_us, write.expires_us])
+        for refresh in refreshes:
+            self._con.execute(_REFRESH, [refresh.expires_us, scope, refresh.prefix])
 
     def entries(self) -> list[tuple[int, int, Entry]]:
         """All (scope, prefix, entry), ordered."""

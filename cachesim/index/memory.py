@@ -25,16 +25,17 @@ class MemoryIndex:
     def commit(self, scope: int, writes: Sequence[Write], refreshes: Sequence[Refresh], now_us: int) -> None:
         """See `Index.commit`; a write over an expired row makes a new one, as if the old one had been swept."""
         entries = self._scopes.setdefault(scope, {})
-        for prefix, tokens, tier, expires_us in writes:
-            old = entries.get(prefix)
+        for write in writes:
+            old = entries.get(write.prefix)
             if old is None:
                 self.size += 1
             created_us = now_us if old is None or old.expires_us <= now_us else old.created_us
-            entries[prefix] = Entry(expires_us, min(tokens, MAX_STORED_TOKENS), tier, created_us)
-        for prefix, expires_us in refreshes:
-            old = entries.get(prefix)
+            tokens = min(write.tokens, MAX_STORED_TOKENS)
+            entries[write.prefix] = Entry(write.expires_us, tokens, write.tier, created_us)
+        for refresh in refreshes:
+            old = entries.get(refresh.prefix)
             if old is not None:
-                entries[prefix] = Entry(expires_us, old.tokens, old.tier, old.created_us)
+                entries[refresh.prefix] = Entry(refresh.expires_us, old.tokens, old.tier, old.created_us)
 
     @property
     def wants_sweep(self) -> bool:

@@ -120,15 +120,15 @@ def _save_in_flight(
 ) -> None:
     rows: list[tuple[str, int, int, Key, int | None, int | None, int, int | None]] = []
     touched: dict[tuple[int, int], bool] = {}  # and whether a refresh may revive it
-    for done_us, seq, scope, result in sorted(lane.in_flight):
-        for write in result.writes:
-            touched.setdefault((scope, write.prefix), False)
-            key = places.key(scope, write.prefix)
-            rows.append(("write", done_us, seq, key, write.tokens, write.tier, write.expires_us, None))
-        for refresh in result.refreshes:
-            touched[scope, refresh.prefix] = True
-            key = places.key(scope, refresh.prefix)
-            rows.append(("refresh", done_us, seq, key, None, None, refresh.expires_us, None))
+    for flight in sorted(lane.in_flight):
+        for write in flight.result.writes:
+            touched.setdefault((flight.scope, write.prefix), False)
+            key = places.key(flight.scope, write.prefix)
+            rows.append(("write", flight.done_us, flight.seq, key, write.tokens, write.tier, write.expires_us, None))
+        for refresh in flight.result.refreshes:
+            touched[flight.scope, refresh.prefix] = True
+            key = places.key(flight.scope, refresh.prefix)
+            rows.append(("refresh", flight.done_us, flight.seq, key, None, None, refresh.expires_us, None))
     for (scope, prefix), revivable in touched.items():
         entry = index.get(scope, prefix)
         if entry is not None and (revivable or entry.expires_us > now_us):
