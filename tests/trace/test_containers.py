@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from cachesim.core.model import BadLine, LogRecord
 from cachesim.errors import InputError
+from cachesim.trace import parquet_rows
 from cachesim.trace.containers import Container, Rows, container_of
 from cachesim.trace.csv_rows import delimiter_of
 from cachesim.trace.detect import identify
@@ -277,6 +278,22 @@ def test_numbers_of_parquet_are_exact(tmp_path: Path) -> None:
     assert json.loads(line)["cost"] == "0.123456789012345678"
     assert json.loads(line)["costs"] == {"total": "0.123456789012345678"}
     assert str(Read(tmp_path, path.read_bytes()).records[0].cost) == "0.123456789012345678"
+
+
+@pytest.mark.parametrize("rows_at_once", [1, 3, 64])
+def test_parquet_is_read_in_order_a_few_rows_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows_at_once: int
+) -> None:
+    monkeypatch.setattr(parquet_rows, "_FIRST_ROWS", rows_at_once)
+    monkeypatch.setattr(parquet_rows, "_WINDOW_BYTES", 2000)
+    path = tmp_path / "many.parquet"
+    # Rows of 10 to 3,000 bytes, so that windows shrink and grow; a row group holds 2,048 of them.
+    sql = "SELECT i AS id, repeat('x', CASE WHEN i % 700 < 20 THEN 3000 ELSE 10 END) AS text FROM range(5000) t(i)"
+    duckdb.sql(f"COPY ({sql}) TO '{path}' (ROW_GROUP_SIZE 2048)")
+    ((source,), _) = find_sources([str(path)])
+    with source.content() as data:
+        found = [json.loads(row[2]) for row in parquet_rows.parquet_rows(source, data) if not isinstance(row, BadLine)]
+    assert [row["id"] for row in found] == list(range(5000))
 
 
 def test_damaged_parquet_is_a_bad_line(tmp_path: Path) -> None:
