@@ -85,15 +85,18 @@ def written_database(path: str) -> Iterator[duckdb.DuckDBPyConnection]:
         try:
             yield con
         except BaseException:
-            if new and not _holds_traces(con):
-                # While it is locked: whoever waits for it makes a file of their own.
-                with suppress(OSError):
-                    Path(path).unlink()
+            if new:
+                _remove_empty(con, path)
             raise
 
 
-def _holds_traces(con: duckdb.DuckDBPyConnection) -> bool:
-    return con.execute("SELECT 1 FROM traces LIMIT 1").fetchone() is not None
+def _remove_empty(con: duckdb.DuckDBPyConnection, path: str) -> None:
+    """Remove a database without a trace while it is locked: whoever waits for it makes a file of their own."""
+    import duckdb
+
+    with suppress(duckdb.Error, OSError):  # they must not hide why there is none
+        if con.execute("SELECT 1 FROM traces LIMIT 1").fetchone() is None:
+            Path(path).unlink()
 
 
 def _check_path(path: str, *, must_exist: bool) -> bool:
