@@ -29,6 +29,7 @@ SHORT_DIGEST: Final = 12
 
 MODELS_NAMED: Final = 5
 
+
 Assumption = dict[str, str]
 """`code`: stable name; `text`: one sentence."""
 
@@ -106,6 +107,7 @@ def problems(trace: PreparedTrace) -> dict[str, Any]:
         "unmatched_answers": facts["unmatched_answers"],
         "conflicting_answers": facts.get("conflicting_answers", 0),
         "parted_principals": facts.get("parted_principals", 0),
+        "failed_without_usage": facts.get("failed_without_usage", 0),
         "without_principal": facts["unscoped"],
         "filtered_by_time": facts["filtered"],
         "left_out": facts.get("left_out", {}),  # absent from traces that an older version prepared
@@ -239,6 +241,13 @@ def _recorded(trace: PreparedTrace) -> Iterator[tuple[str, str]]:
     if count := trace.facts.get("unanswered", 0):  # absent from traces that an older version prepared
         held = "failed, as others report usage" if trace.facts["usage_reported"] else "taken as 200"
         yield "unanswered", f"outcome of {count:,} records: these logs hold no response to them; {held}"
+    if count := trace.facts.get("completion_unknown", 0):
+        which = "all" if count == trace.facts["billed"] else f"{count:,} of {trace.facts['billed']:,}"
+        yield (
+            "completion_unknown",
+            f"completion tokens of {which} successful requests: not reported, billed as 0; list and charged lack them, "
+            "delta does not",
+        )
     if count := trace.facts["recorded_writes_assumed_5m"]:
         yield "recorded_writes_assumed_5m", f"recorded creation of {count:,} records: without a lifetime, taken as 5m"
 

@@ -38,7 +38,7 @@ from cachesim.trace.stored import digest_file
 if TYPE_CHECKING:
     import duckdb
 
-PREPARED_AS: Final = 3
+PREPARED_AS: Final = 4
 """Changes when preparation gives other results, so that older prepared traces are not reused."""
 
 WORTH_PROCESSES: Final = 128 << 20

@@ -181,6 +181,8 @@ def _remarks(found: LogCheck) -> Iterator[str]:
         "synthetic_times": "without a time, made up from --start and --interval",
         "unmatched_answers": "answers to no request of these files",
         "conflicting_answers": "answered in different ways, the last of which is taken",
+        "failed_without_usage": "answered 2xx without a usage that others report, taken as failed",
+        "completion_unknown": "billed without completion tokens, which nobody reported",
         "parted_principals": "under the digest of a key that other rows name the user of: one cache as two",
         "filtered": "outside --since and --until, left out",
     }

@@ -103,7 +103,7 @@ class TraceBuilder:
                 record.completion_window,
                 record.batch_created_us,
                 usage.prompt,
-                usage.completion or 0,
+                usage.completion,
                 usage.read,
                 usage.write_5m,
                 usage.write_1h,

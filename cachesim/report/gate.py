@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -148,6 +149,7 @@ class _Judge:
             self.classes = transitions(con, Pair(baseline, run, same_requests=True))
         sides = [("the run", run), *([("the baseline", baseline)] if baseline is not None else [])]
         self.estimates = [who for who, side in sides if not allow_estimates and _is_estimated(con, side)]
+        self.incomplete = [who for who, side in sides if not allow_estimates and _lacks_completions(con, side)]
 
     def check(self, name: str, limit: Limit) -> Check:
         kind = CHECKS[name]
@@ -167,6 +169,11 @@ class _Judge:
             raise _Unknown(
                 f"tokens of {' and '.join(self.estimates)} are estimated, which also decides the floor; replay with "
                 "--tokenizer MODEL=SOURCE, or add --allow-estimates"
+            )
+        if self.incomplete and kind is CHECKS["max_cost"]:
+            raise _Unknown(
+                f"completion tokens of {' and '.join(self.incomplete)} that nobody reported are in no bill; "
+                "--allow-estimates takes them as 0"
             )
         if kind.unit in ("rate", "tokens"):
             self._refuse_unknown("the run", self.totals)
@@ -336,6 +343,12 @@ def _is_estimated(con: duckdb.DuckDBPyConnection, side: Side) -> bool:
     """Counted with the embedded tokenizer: floors, and so reads and creations, are decided by estimates."""
     sql = "SELECT 1 FROM trace_tokenizers WHERE trace_no = ? AND NOT exact LIMIT 1"
     return con.execute(sql, [side.trace_no]).fetchone() is not None
+
+
+def _lacks_completions(con: duckdb.DuckDBPyConnection, side: Side) -> bool:
+    """Completions that nobody reported are billed as 0: the cost is only known to be no less."""
+    row = con.execute("SELECT facts FROM traces WHERE trace_no = ?", [side.trace_no]).fetchone()
+    return row is not None and json.loads(row[0]).get("completion_unknown", 0) > 0
 
 
 def verdict(checks: Sequence[Check]) -> Result:

@@ -13,10 +13,11 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 
 
-def headline(row: Row, seen: Coverage, *, estimated_counts: bool = False) -> str:
+def headline(row: Row, seen: Coverage, *, estimated_counts: bool = False, unknown_completions: bool = False) -> str:
     """What caching would do under the variant of `row` (its ungrouped report row), in one sentence.
 
-    `estimated_counts`: some model's tokens were counted with the embedded default tokenizer.
+    estimated_counts: some model's tokens were counted with the embedded default tokenizer; unknown_completions: some
+    completions are in no bill, since nobody reported their tokens.
     """
     if not seen.requests:
         return "Nothing was replayed: the trace holds no request."
@@ -33,7 +34,8 @@ def headline(row: Row, seen: Coverage, *, estimated_counts: bool = False) -> str
     prompt = number(row["prompt_tokens"])
     served = f"serve {percent(row['token_hit_rate'])} of {prompt} prompt tokens from cache"
     label = _label(row, estimated_counts)
-    return f"{label}aching under {row['policy']} would {served}{_bill(row)}."
+    apart = ", completions apart that nobody reported" if unknown_completions and row["list"] is not None else ""
+    return f"{label}aching under {row['policy']} would {served}{_bill(row)}{apart}."
 
 
 def _label(row: Row, estimated_counts: bool) -> str:

@@ -67,7 +67,9 @@ def first_screen(
     first = screen.policies[0]
     seen = coverage(con, run_no, first.variant_no)
     estimated = any(not t["exact"] for t in screen.run.tokenizers)
-    say(console, headline(screen.totals[first.variant_no], seen, estimated_counts=estimated), "bold")
+    unknown = any(assumption["code"] == "completion_unknown" for assumption in screen.run.assumptions)
+    totals = screen.totals[first.variant_no]
+    say(console, headline(totals, seen, estimated_counts=estimated, unknown_completions=unknown), "bold")
     dropped: list[str] = []
     if len(screen.policies) > 1:
         dropped += _comparison(screen, console)

@@ -62,7 +62,7 @@ SELECT $trace AS trace_no, o.seq, r.file_no, r.line, r.byte_offset, r.log_format
   r.purpose, r.completion_window, r.batch_created_us,
   (l.tokens * coalesce(c.factor_e4, 10000) + 5000) // 10000 AS local_tokens,
   coalesce(r.reported_prompt_tokens, local_tokens) AS prompt_tokens, r.reported_prompt_tokens IS NULL AS prompt_estimated,
-  r.completion_tokens, r.recorded_read_tokens, r.recorded_creation_5m_tokens,
+  coalesce(r.completion_tokens, 0) AS completion_tokens, r.recorded_read_tokens, r.recorded_creation_5m_tokens,
   r.recorded_creation_1h_tokens, r.recorded_creation_24h_tokens, r.recorded_cost, r.body_state, r.query_marker,
   coalesce(c.tokenizer_no, r.tokenizer_no) AS tokenizer_no, r.messages, r.tools
 FROM staged_requests r JOIN staged_order o USING (row_no) LEFT JOIN staged_local l USING (row_no)
@@ -73,6 +73,14 @@ _PROMPTS: Final = """
 INSERT INTO prompts BY NAME
 SELECT $trace AS trace_no, o.seq, p.* EXCLUDE (row_no)
 FROM staged_prompts p JOIN staged_order o USING (row_no) ORDER BY p.rules_no, o.seq
+"""
+
+# What the responses do not say, of requests that could have it.
+_SILENT: Final = """
+SELECT count(*) FILTER (q.succeeded), count(*) FILTER (q.succeeded AND r.completion_tokens IS NULL),
+  count(*) FILTER (NOT q.succeeded AND r.success IS NULL AND r.status BETWEEN 200 AND 299)
+FROM requests q JOIN staged_order o USING (seq) JOIN staged_requests r USING (row_no)
+WHERE q.trace_no = $trace AND q.body_state <> 'not_cacheable'
 """
 
 
@@ -191,7 +199,7 @@ class TraceWriter:
         tokenizers += calibrated.tokenizers
         con.execute(_REQUESTS, {**parameters, "any_usage": facts["usage_reported"]})
         con.execute(_PROMPTS, parameters)
-        facts = {**facts, **self._order_facts(prepared.records), "not_calibrated": calibrated.left}
+        facts = {**facts, **self._order_facts(prepared.records), **self._silent(), "not_calibrated": calibrated.left}
         self._store_head(digest, prepared, inputs, tokenizers, facts)
         con.execute("DROP TABLE staged_requests; DROP TABLE staged_prompts; DROP TABLE staged_order")
         con.execute("DROP TABLE staged_local; DROP TABLE staged_calibrated")
@@ -252,6 +260,11 @@ class TraceWriter:
         ).fetchone()
         assert row is not None
         return {"duplicates": records - row[0], "repeated_ids": row[0] - row[1]}
+
+    def _silent(self) -> dict[str, int]:
+        row = self._con.execute(_SILENT, {"trace": self.trace_no}).fetchone()
+        assert row is not None
+        return dict(zip(("billed", "completion_unknown", "failed_without_usage"), row, strict=True))
 
     def _store_head(
         self,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from e2e_support import Cli, lines
+from e2e_support import Cli, lines, usage
 from worked_log import LOG, RECORDS, TARIFF, WIDE_LOG, WIDE_TARIFF
 
 from cachesim.core.pricing import EXACT
@@ -20,9 +20,13 @@ from cachesim.core.pricing import EXACT
 BASE = ("--baseline", "1", "--run", "2")
 
 
+# r6 reports no usage: here it reports what is counted, for without its completion there is no verdict on cost.
+WHOLE = lines([{**r, "usage": usage(19, 0)} if r["id"] == "r6" else r for r in RECORDS])
+
+
 @pytest.fixture
 def runs(cli: Cli, tmp_path: Path, tokenizer: Path) -> Cli:
-    (tmp_path / "log.jsonl").write_bytes(LOG)
+    (tmp_path / "log.jsonl").write_bytes(WHOLE)
     (tmp_path / "prices.toml").write_text(TARIFF)
     for policy in ("dwctl-8.63", "dwctl-10.13"):
         made = cli("replay", "log.jsonl", "--tokenizer", tokenizer, "--tariff", "prices.toml", "--policy", policy)
@@ -127,6 +131,23 @@ def test_other_requests_are_compared_per_token_or_not_at_all(runs: Cli, tokenize
         assert (result.code, rows_of(result)[0]["result"]) == (3, "not_evaluated")
     assert runs("gate", *options, "--max-cost", "+1", "--max-rejected", "1").code == 3
     assert runs("gate", *options, "--max-cost", "+1", "--min-token-hit-rate", "99%").code == 1  # a failure is certain
+
+
+def test_a_cost_without_completions_is_not_passed(cli: Cli, tmp_path: Path, tokenizer: Path) -> None:
+    """r6 succeeded, and nobody says what its answer was: a cost can only be higher than the bill."""
+    (tmp_path / "log.jsonl").write_bytes(LOG)
+    (tmp_path / "prices.toml").write_text(TARIFF)
+    made = cli("replay", "log.jsonl", "--tokenizer", tokenizer, "--tariff", "prices.toml")
+    assert "completions apart that nobody reported." in " ".join(made.out.split())
+    found = [a["text"] for a in cli("report", "-f", "json").json()["assumptions"] if a["code"] == "completion_unknown"]
+    assert found == [
+        "completion tokens of 1 of 13 successful requests: not reported, billed as 0; list and charged lack them, "
+        "delta does not"
+    ]
+    done = cli("gate", "--max-cost", "200")
+    assert (done.code, "completion tokens of the run that nobody reported are in no bill" in done.out) == (3, True)
+    assert cli("gate", "--max-cost", "200", "--allow-estimates").code == 0
+    assert cli("gate", "--min-token-hit-rate", "23.1%").code == 0
 
 
 def test_what_is_not_known_is_not_passed(runs: Cli, tmp_path: Path, tokenizer: Path) -> None:

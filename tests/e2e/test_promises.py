@@ -149,3 +149,13 @@ def test_a_tokenizer_that_is_not_there_is_a_line_of_the_configuration(cli: Cli, 
     assert (done.code, done.out) == (78, "")
     assert done.err.startswith("cachesim: cachesim.toml:3: tokenizer gone/tokenizer.json: no such file or directory;")
     assert cli("replay", "log.jsonl", "--tokenizer", "m=gone.json").code == 2  # an option is no configuration
+
+
+def test_answers_without_the_usage_that_others_report_are_named(cli: Cli, options: Options, tmp_path: Path) -> None:
+    """As upstream bills: where usage is reported at all, a 2xx answer without it is a stream that broke off."""
+    records = [request(0), request(1, usage=None), request(2, usage=None, success=True), request(3, status=500)]
+    (tmp_path / "log.jsonl").write_bytes(lines(records))
+    made = cli(*options).json()
+    assert made["problems"]["failed_without_usage"] == 1
+    assert [row["requests_failed"] for row in made["rows"] if row["policy"].startswith("dwctl")] == [2]
+    assert "1 answered 2xx without a usage that others report, taken as failed" in cli("check", "log.jsonl").out
