@@ -233,8 +233,10 @@ def _formats(trace: PreparedTrace) -> Iterator[tuple[str, str]]:
 
 def _mapping(options: ReadOptions) -> Iterator[tuple[str, str]]:
     if options.mapping is not None:
-        fields = ", ".join(f"{target} = {path}" for target, path in options.mapping["fields"].items())
-        yield "mapping", f"rows: read as the mapping {options.mapping['name']} says ({fields})"
+        said = [f"{target} = {path}" for target, path in options.mapping["fields"].items()]
+        said += [f"{target} is {value}" for target, value in options.mapping["constants"].items()]
+        said += [f"{target} in {unit}" for target, unit in options.mapping["units"].items()]
+        yield "mapping", f"rows: read as the mapping {options.mapping['name']} says ({', '.join(said)})"
 
 
 def _recorded(trace: PreparedTrace) -> Iterator[tuple[str, str]]:

@@ -172,14 +172,21 @@ def make_policy(name: str, config: Config, changes: Sequence[str]) -> Policy:
 
     Raises UsageError for a preset that does not exist.
     """
-    from cachesim.config import apply_rules
+    from cachesim.cli.policies import value_text
+    from cachesim.config import apply_rules, parse_set
     from cachesim.core.policy import PRESETS
 
     preset = PRESETS.get(name)
     if preset is None:
         raise UsageError(unknown("--policy", name, PRESETS))
-    configured = _named(preset, apply_rules(preset, config.policy_rules), list(config.policy_rules))
-    return change_policy(configured, changes)
+    texts = {
+        rule: f"{rule}={value if isinstance(value, str) else value_text(value)}"
+        for rule, value in config.policy_rules.items()
+    }
+    asked = [(*parse_set(change), change) for change in changes]
+    texts |= {rule: change for rule, _, change in asked}
+    after = apply_rules(apply_rules(preset, config.policy_rules), {rule: value for rule, value, _ in asked})
+    return _named(preset, after, list(texts.values()))
 
 
 def change_policy(policy: Policy, changes: Sequence[str]) -> Policy:

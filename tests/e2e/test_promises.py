@@ -159,3 +159,38 @@ def test_answers_without_the_usage_that_others_report_are_named(cli: Cli, option
     assert made["problems"]["failed_without_usage"] == 1
     assert [row["requests_failed"] for row in made["rows"] if row["policy"].startswith("dwctl")] == [2]
     assert "1 answered 2xx without a usage that others report, taken as failed" in cli("check", "log.jsonl").out
+
+
+def test_batches_of_openai_cost_what_the_ledger_asks_of_batches(cli: Cli, options: Options, tmp_path: Path) -> None:
+    asked = {"custom_id": "1", "method": "POST", "url": "/v1/chat/completions", "body": request(0)["body"]}
+    said = {"custom_id": "1", "response": {"status_code": 200, "body": {"usage": usage(10, 1)}}}
+    (tmp_path / "log.jsonl").write_bytes(lines([asked]))
+    (tmp_path / "output.jsonl").write_bytes(lines([said]))
+    rows = [("realtime", "", 3, 15), ("batch", "24h", 1, 5)]
+    (tmp_path / "prices.csv").write_text(
+        "alias,input_price_per_token,output_price_per_token,api_key_purpose,completion_window,valid_from,valid_until\n"
+        + "".join(f"m,{price},{out},{purpose},{window},2026-01-01T00:00:00Z,\n" for purpose, window, price, out in rows)
+    )
+    clock = ("--start", "2026-03-01T00:00:00Z", "--interval", "1s")
+    made = cli(*options, "output.jsonl", "--tariff", "prices.csv", *clock).json()
+    assert made["rows"][0]["list"] == "15"  # 10 × 1 + 1 × 5
+    assert "openai_batch" in [assumption["code"] for assumption in made["assumptions"]]
+
+
+def test_a_policy_of_the_configuration_is_named_with_its_values(cli: Cli, options: Options, tmp_path: Path) -> None:
+    """Two runs that differ in a value must not have one name."""
+    (tmp_path / "log.jsonl").write_bytes(lines([request(0)]))
+    (tmp_path / "cachesim.toml").write_text('[policy]\nwalk_back = 1\nwindow = "fixed"\nenabled_ttls = ["5m"]\n')
+    named = cli(*options).rows()[0]["policy"]
+    assert named == 'dwctl-10.13 [walk_back=1, window=fixed, enabled_ttls=["5m"], min_prefix_tokens=1]'
+    assert cli(*options, "--set", "walk_back=3").rows()[0]["policy"] == named.replace("walk_back=1", "walk_back=3")
+
+
+def test_all_of_a_mapping_is_among_the_assumptions(cli: Cli, options: Options, tmp_path: Path) -> None:
+    (tmp_path / "log.jsonl").write_bytes(lines([{"t": 1772355600, "b": request(0)["body"]}]))
+    (tmp_path / "map.toml").write_text(
+        '[fields]\nat = "t"\nbody = "b"\n[constants]\npurpose = "batch"\n[units]\nat = "s"\n'
+    )
+    made = cli(*options, "--mapping", "map.toml").json()
+    [said] = [assumption["text"] for assumption in made["assumptions"] if assumption["code"] == "mapping"]
+    assert said == "rows: read as the mapping map says (at = t, body = b, purpose is batch, at in s)"

@@ -43,6 +43,9 @@ class _Output(msgspec.Struct):
     response: _Response | None = None
 
 
+_WINDOW: Final = "24h"
+"""The only completion window that OpenAI's Batch API offers; its files do not say it."""
+
 _input: Final = msgspec.json.Decoder(_Input)
 _output: Final = row_decoder(_Output, "response")
 
@@ -59,6 +62,8 @@ def decode_line(line: bytes, file_no: int, number: int, offset: int) -> LogRecor
         id=row.custom_id,
         uri=path_and_query(row.url, CHAT_PATH) if row.url else CHAT_PATH,
         method=(row.method or "POST").upper(),
+        purpose="batch",
+        completion_window=_WINDOW,
         digest=fingerprint(line),
     )
 
@@ -88,5 +93,9 @@ FORMAT: Final = Format(
     detect=lambda row: _is_input(row) or _is_output(row),
     decode_line=decode_line,
     has_times=False,
+    assumes=(
+        "openai_batch",
+        f"OpenAI Batch files: purpose batch, completion window {_WINDOW}, batch creation the arrival, where tariffs ask",
+    ),
     joins=(Join(_is_output, decode_answer, "the output of a batch holds no requests; give its input file with it"),),
 )
