@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 import traceback
@@ -55,6 +56,9 @@ def _run(args: list[str]) -> int:
     except Exception as error:
         if _was_interrupted(error):
             return _say("interrupted", INTERRUPTED)
+        if _is_full(error):
+            _silence_stdout()
+            return _say(_FULL, 2)
         return _say(_DAMAGED, 2) if _is_damage(error) else _bug(error)
     if code == INTERRUPTED:  # typer turns Ctrl-C inside a command into this result
         return _say("interrupted", INTERRUPTED)
@@ -64,6 +68,16 @@ def _run(args: list[str]) -> int:
 _DAMAGED: Final = (
     "the run database cannot be read, it is damaged or cut off; put a copy back, or replay into another file with --db"
 )
+
+
+_FULL: Final = "no room is left for the answer, the run database or a temporary file; free some and try again"
+
+
+def _is_full(error: BaseException) -> bool:
+    """Whether a disk is full or a quota used up: Python tells by number, DuckDB in words."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return type(error).__module__.endswith("duckdb") and "No space left on device" in str(error)
 
 
 def _is_damage(error: BaseException) -> bool:

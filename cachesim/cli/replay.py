@@ -145,7 +145,7 @@ def replay(
     plan = make_plan(settings, policy, set_rules, markers, tariff)
     with written_database(IN_MEMORY if dry_run else db) as con:
         run_no = _run(con, arguments, settings, plan, continue_run)
-        _show(con, run_no, form, output, None if db == DEFAULT_DATABASE else db, explain=explain)
+        _show(con, run_no, form, output, None if db == DEFAULT_DATABASE else db, explain=explain, stored=not dry_run)
 
 
 def make_plan(
@@ -289,7 +289,14 @@ def _overlap(con: duckdb.DuckDBPyConnection, trace_no: int, continued: StoredRun
 
 
 def _show(
-    con: duckdb.DuckDBPyConnection, run_no: int, form: Format, output: Path | None, db: str | None, *, explain: bool
+    con: duckdb.DuckDBPyConnection,
+    run_no: int,
+    form: Format,
+    output: Path | None,
+    db: str | None,
+    *,
+    explain: bool,
+    stored: bool,
 ) -> None:
     from cachesim.cli.report import make_report
     from cachesim.report.query import Filters
@@ -299,4 +306,4 @@ def _show(
         emit(make_report(con, run_no, ["model"], Filters(bounds=True), "replay")[0], form, output)
     else:
         with screen(output) as out:
-            first_screen(con, run_no, out, db=db, explain=explain)
+            first_screen(con, run_no, out, db=db, explain=explain, stored=stored)

@@ -223,7 +223,7 @@ def _drift(
     with screen(output) as out:
         say(out, headline(rows), "bold")
         if rows:
-            kept = ("model", "with_tools", "counted", "local_tokens", "reported_prompt_tokens")
+            kept = ("model", "with_tools", "local_tokens", "reported_prompt_tokens", "drift")
             grid, dropped = table(COLUMNS[1:], rows, out.width, keep=kept)
             out.print(grid)
             note_dropped(out, dropped)

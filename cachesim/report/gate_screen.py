@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from cachesim.report.compare import Side
 
+_MOST_DIGITS: Final = 12
 _WORDS: Final = {"pass": "pass", "fail": "FAIL", "not_evaluated": "unknown"}
 _STYLES: Final = {"pass": "green", "fail": "bold red", "not_evaluated": "yellow"}
 
@@ -61,15 +62,18 @@ def _figures(check: Check) -> list[str]:
     """Measured, limit with its direction, and baseline, as people read them."""
     sign = "≥ " if CHECKS[check.check].least else "≤ "
     known = [None if text is None else Decimal(text) for text in (check.measured, check.limit, check.baseline)]
-    measured, limit, baseline = known
+    measured, limit, _ = known
     decimals = change_decimals(known, [measured - limit] if measured is not None and limit is not None else [])
-    texts = [NONE if value is None else _text(value, check.unit, decimals) for value in (measured, limit, baseline)]
+    for more in range(_MOST_DIGITS):
+        texts = [NONE if v is None else _text(v, check.unit, decimals + more, 1 + more) for v in known]
+        if measured == limit or texts[0] != texts[1]:  # what fails must not look equal
+            break
     return [texts[0], texts[1] if limit is None else f"{sign}{texts[1]}", texts[2]]
 
 
-def _text(value: Decimal, unit: str, decimals: int) -> str:
+def _text(value: Decimal, unit: str, decimals: int, percent_decimals: int) -> str:
     if unit.startswith("money"):
         return money(value, decimals)
     if unit == "share":
-        return percent(float(value))
+        return percent(float(value)) if percent_decimals == 1 else f"{100 * value:.{percent_decimals}f} %"
     return number(int(value)) if value == value.to_integral_value() else f"{value:,.1f}"

@@ -54,11 +54,18 @@ class Screen:
 
 
 def first_screen(
-    con: duckdb.DuckDBPyConnection, run_no: int, console: Console, *, db: str | None = None, explain: bool = False
+    con: duckdb.DuckDBPyConnection,
+    run_no: int,
+    console: Console,
+    *,
+    db: str | None = None,
+    explain: bool = False,
+    stored: bool = True,
 ) -> None:
     """Print what a replay found: headline, a table per policy and tariff, the facts behind it, and what to run next.
 
-    `db`: the --db option to repeat in suggested commands, None for the default database; `explain` adds definitions.
+    db: the --db option to repeat in suggested commands, None for the default database; explain: with definitions;
+    stored: false for a run that is gone when the command ends, so that nothing can be asked of it.
     """
     screen = _read(con, run_no)
     if not screen.policies:
@@ -76,7 +83,8 @@ def first_screen(
     for variant in screen.policies:
         dropped += _block(screen, variant, console)
     console.print()
-    console.print(_facts(screen, first, seen, db))
+    steps = _next_steps(screen, seen, f" --db {db}" if db else "") if stored else []
+    console.print(_facts(screen, first, seen, steps))
     note_dropped(console, dropped)
     if explain:
         explain_columns(console, [n for n in _FIRST if n != "model"])
@@ -133,19 +141,19 @@ def variant_name(variants: Sequence[Variant], variant: Variant) -> str:
     return " · ".join(parts)
 
 
-def _facts(screen: Screen, first: Variant, seen: Coverage, db: str | None) -> Table:
+def _facts(screen: Screen, first: Variant, seen: Coverage, steps: Sequence[str]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(overflow="fold")
-    for label, line in _fact_lines(screen, first, seen, db):
+    for label, line in _fact_lines(screen, first, seen, steps):
         grid.add_row(Text(label), Text(line))
     return grid
 
 
-def _fact_lines(screen: Screen, first: Variant, seen: Coverage, db: str | None) -> Iterator[tuple[str, str]]:
+def _fact_lines(screen: Screen, first: Variant, seen: Coverage, steps: Sequence[str]) -> Iterator[tuple[str, str]]:
     calibrated = {t["calibration"]["model"] for t in screen.run.tokenizers if t["calibration"]}
     yield from _labelled("coverage", _coverage_lines(seen))
     yield from _labelled("bounds", _bound_lines(screen, first))
@@ -154,7 +162,7 @@ def _fact_lines(screen: Screen, first: Variant, seen: Coverage, db: str | None) 
     yield from _labelled("sensitivity", _sensitivity_lines(screen, first))
     yield from _labelled("assumed", [clean(a["text"]) for a in screen.run.assumptions] or ["nothing"])
     yield from _labelled("problems", problem_lines(screen.run.problems) or ["none"])
-    yield from _labelled("next", _next_steps(screen, seen, f" --db {db}" if db else ""))
+    yield from _labelled("next", steps)
 
 
 def _labelled(label: str, lines: Sequence[str]) -> Iterator[tuple[str, str]]:

@@ -249,3 +249,12 @@ def test_the_verdict_stands_when_the_reader_has_gone(runs: Cli, tmp_path: Path) 
                 command, stdout=gone, stderr=subprocess.PIPE, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(root)}
             )
         assert done.returncode == code, done.stderr
+
+
+def test_what_fails_does_not_look_like_its_limit(runs: Cli) -> None:
+    """32 of 138 tokens are read, 23.188 %; charged is 144.775."""
+    close = runs("gate", "--min-token-hit-rate", "23.19%", "--max-cost", "144.774999999999").out
+    assert "23.188 %" in close
+    assert "≥ 23.190 %" in close
+    assert "144.775000000000" in close
+    assert "≤ 144.774999999999" in close

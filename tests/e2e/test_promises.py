@@ -188,9 +188,20 @@ def test_a_policy_of_the_configuration_is_named_with_its_values(cli: Cli, option
 
 def test_all_of_a_mapping_is_among_the_assumptions(cli: Cli, options: Options, tmp_path: Path) -> None:
     (tmp_path / "log.jsonl").write_bytes(lines([{"t": 1772355600, "b": request(0)["body"]}]))
-    (tmp_path / "map.toml").write_text(
-        '[fields]\nat = "t"\nbody = "b"\n[constants]\npurpose = "batch"\n[units]\nat = "s"\n'
-    )
+    tables = {"fields": 'at = "t"\nbody = "b"', "constants": 'purpose = "batch"', "units": 'at = "s"'}
+    (tmp_path / "map.toml").write_text("".join(f"[{name}]\n{rows}\n" for name, rows in tables.items()))
     made = cli(*options, "--mapping", "map.toml").json()
     [said] = [assumption["text"] for assumption in made["assumptions"] if assumption["code"] == "mapping"]
     assert said == "rows: read as the mapping map says (at = t, body = b, purpose is batch, at in s)"
+
+
+def test_nothing_is_suggested_about_a_run_that_is_gone(cli: Cli, options: Options, tmp_path: Path) -> None:
+    (tmp_path / "log.jsonl").write_bytes(lines([request(0)]))
+    assert "cachesim report" in cli(*options[:-2]).out
+    assert "cachesim report" not in cli(*options[:-2], "--dry-run").out
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
+def test_a_full_disk_is_no_bug(cli: Cli) -> None:
+    done = cli("policies", "--output", "/dev/full", "--format", "csv")
+    assert (done.code, done.err.startswith("cachesim: no room is left for the answer")) == (2, True)

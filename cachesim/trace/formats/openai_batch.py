@@ -95,7 +95,7 @@ FORMAT: Final = Format(
     has_times=False,
     assumes=(
         "openai_batch",
-        f"OpenAI Batch files: purpose batch, completion window {_WINDOW}, batch creation the arrival, where tariffs ask",
+        f"OpenAI Batch files: priced as purpose batch, completion window {_WINDOW}, created on arrival",
     ),
     joins=(Join(_is_output, decode_answer, "the output of a batch holds no requests; give its input file with it"),),
 )
