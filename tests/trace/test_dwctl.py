@@ -181,6 +181,74 @@ def test_usage_of_stored_responses(name: str, stored: str) -> None:
     assert decode_response(row) == ("i/7", {"status": 200, "duration_us": 12_000, "usage": expected})
 
 
+CHUNK = {"choices": [{"delta": {"content": "x"}}]}
+LAST = {"choices": [{"delta": {}, "finish_reason": "stop"}]}
+COUNTED = {"choices": [], "usage": CHAT}
+START = {"type": "message_start", "message": {"usage": {"input_tokens": 3, "cache_read_input_tokens": 90}}}
+DELTA = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 5}}
+STOP = {"type": "message_stop"}
+OVERLOADED = {"type": "error", "error": {"type": "overloaded_error"}}
+BROKEN: dict[str, list[Any]] = {
+    "an error among chunks": [CHUNK, {"error": {"message": "engine died"}}],
+    "an error behind the usage": [CHUNK, LAST, COUNTED, {"error": {"message": "engine died"}}],
+    "chunks that just end": [CHUNK, CHUNK],
+    "an error alone": [{"error": {"message": "engine died"}}],
+    "a message without its end": [START],
+    "a message that breaks off behind its usage": [START, DELTA],
+    "an error in a message": [START, DELTA, OVERLOADED],
+    "an error in a response": [{"type": "response.created", "response": {}}, {"type": "response.failed"}],
+}
+WHOLE: dict[str, list[Any]] = {
+    "a reason to stop": [CHUNK, LAST],
+    "usage behind the chunks": [CHUNK, COUNTED],
+    "the word for the end": [CHUNK, "[DONE]"],
+    "a message": [START, DELTA, STOP],
+    "a response": [{"type": "response.created", "response": {}}, {"type": "response.completed"}],
+}
+
+
+def forms_of_stream(events: list[Any]) -> list[Any]:
+    """How dwctl stores a stream: as an array of its events, or, where it cannot parse it, as its text in base64."""
+    text = "".join(f"data: {e if isinstance(e, str) else json.dumps(e)}\n\n" for e in events)
+    return [events, {"response": events}, "base64:" + base64.b64encode(text.encode()).decode()]
+
+
+@pytest.mark.parametrize("name", [*BROKEN, *WHOLE])
+def test_a_stream_that_broke_failed_although_its_status_was_200(name: str) -> None:
+    for body in forms_of_stream((BROKEN | WHOLE)[name]):
+        says = decode_response(json.dumps({**IDS, "status_code": 200, "body": body}).encode()).says
+        joined = decode_line(line(status_code=200, body={}, response_body=body), 0, 1, 0)
+        assert (says.get("success"), joined.success, joined.status) == (*[False if name in BROKEN else None] * 2, 200)
+
+
+def test_an_error_in_a_text_of_its_own_fails_too() -> None:
+    text = f"data: {json.dumps(CHUNK)}\n\nevent: error\ndata: engine died\n\ndata: [DONE]\n\n"
+    coded = "base64:" + base64.b64encode(text.encode()).decode()
+    for body in (coded, {"response": {"error": {"message": "no such model"}}}):
+        assert decode_response(json.dumps(IDS | {"body": body}).encode()).says == {"success": False}
+    for body in ([[0.5, 0.25]], [{"index": 0, "score": 0.5}], {"error": None, "usage": None}):  # no stream, no error
+        assert decode_response(json.dumps(IDS | {"body": body}).encode()).says == {}
+
+
+def test_a_stream_that_broke_fails_its_request_in_another_file(tmp_path: Path) -> None:
+    body = {"model": "m", "messages": [{"role": "user", "content": "x"}]}
+    asked = [line(correlation_id=n, timestamp=n, body={"request": body}) + b"\n" for n in (1, 2)]
+    answered = [[START, OVERLOADED], [START, DELTA, STOP]]
+    rows = [json.dumps(IDS | {"correlation_id": n, "status_code": 200, "body": b}) for n, b in enumerate(answered, 1)]
+    (tmp_path / "requests.jsonl").write_bytes(b"".join(asked))
+    (tmp_path / "responses.jsonl").write_text("\n".join(rows))
+    found = read(tmp_path / "requests.jsonl", tmp_path / "responses.jsonl")
+    assert [(record.success, record.usage and record.usage.prompt) for record in found] == [(False, 93), (None, 93)]
+
+
+@pytest.mark.parametrize("form", range(3))
+def test_usage_of_streams(form: int) -> None:
+    """A message starts with its prompt, 3 + 90, and ends with its output; of chunks the last one counts."""
+    for events, expected in (([START, DELTA, STOP], Usage(93, 5)), ([CHUNK, LAST, COUNTED], Usage(100, 5))):
+        row = json.dumps({**IDS, "body": forms_of_stream(events)[form]}).encode()
+        assert decode_response(row).says == {"usage": expected}
+
+
 def test_analytics_from_csv_are_texts() -> None:
     row = {
         "prompt_tokens": "100",

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, Final
 
 import msgspec
 
 from cachesim.core.model import LogRecord
+from cachesim.trace.formats.answers import outcome
 from cachesim.trace.formats.base import (
     MESSAGES_PATH,
     Format,
@@ -78,44 +78,6 @@ def decode_line(line: bytes, file_no: int, number: int, offset: int) -> LogRecor
         usage=reported(usage),
         digest=fingerprint(line),
     )
-
-
-def outcome(body: object) -> tuple[object, bool]:
-    """The usage of a response body, and whether the response came to its end: a stream may have been cut off."""
-    if isinstance(body, dict):
-        return body.get("usage"), True
-    if not isinstance(body, str):
-        return None, True
-    text = body.lstrip()
-    if not text.startswith(("event:", "data:")):
-        whole = _parsed(text)
-        return (whole.get("usage") if whole else None), True
-    usage: dict[str, Any] = {}
-    kinds = set()
-    for event in _events(text):
-        kinds.add(str(event.get("type")))
-        message = event.get("message")
-        for part in (message.get("usage") if isinstance(message, dict) else None, event.get("usage")):
-            usage |= (
-                {name: value for name, value in part.items() if value is not None} if isinstance(part, dict) else {}
-            )
-    return usage, "message_stop" in kinds and "error" not in kinds
-
-
-def _events(text: str) -> Iterator[dict[str, Any]]:
-    """The data of server-sent events; what is not an object is left out."""
-    for line in text.split("\n"):
-        event = _parsed(line[5:]) if line.startswith("data:") else None
-        if event is not None:
-            yield event
-
-
-def _parsed(text: str) -> dict[str, Any] | None:
-    try:
-        value = msgspec.json.decode(text)
-    except (msgspec.MsgspecError, RecursionError, UnicodeEncodeError):
-        return None
-    return value if isinstance(value, dict) else None
 
 
 def _detect(row: Row) -> bool:

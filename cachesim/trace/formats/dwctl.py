@@ -14,7 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from cachesim.core.model import LogRecord, Usage
-from cachesim.trace.formats.anthropic import outcome
+from cachesim.trace.formats.answers import outcome
 from cachesim.trace.formats.base import (
     CHAT_PATH,
     DECODE_ERRORS,
@@ -164,28 +164,28 @@ def _said_by_response(status: int | None, duration_ms: float | None, body: msgsp
     said: dict[str, Any] = {} if status is None else {"status": status_field("status_code", status)}
     if duration_ms is not None:
         said["duration_us"] = duration_us("duration_ms", duration_ms, 1000)
-    if (usage := _usage(body)) is not None:
-        said["usage"] = usage
-    return said
+    return said | _said_by_body(body)
 
 
-def _usage(raw: msgspec.Raw) -> Usage | None:
-    """The usage of a stored response. Its split counts only with lifetimes: without, it is the engine's own cache."""
+def _said_by_body(raw: msgspec.Raw) -> dict[str, Any]:
+    """The usage of a stored response, and that it failed where it broke, whatever its status: a stream begins with 200.
+
+    Its split counts only with lifetimes: without, it is the engine's own cache.
+    """
     body = nested(raw)
     if body is None:
-        return None
+        return {}
     if body.startswith(_BASE64):
         body = _bytes_of(body, "response.body")
     try:
         found: Any = msgspec.json.decode(body)
     except DECODE_ERRORS:
         found = body.decode("utf-8", "replace")
-    events = found if isinstance(found, list) else [found.get("response", found) if isinstance(found, dict) else found]
-    usage = next((usage for event in reversed(events) if (usage := outcome(event)[0])), None)
-    counted = reported(usage)
-    if counted is None or "cache_creation" in part(usage):
-        return counted
-    return Usage(counted.prompt, counted.completion)
+    usage, complete = outcome(found.get("response", found) if isinstance(found, dict) else found)
+    said: dict[str, Any] = {} if complete else {"success": False}
+    if (counted := reported(usage)) is not None:
+        said["usage"] = counted if "cache_creation" in part(usage) else Usage(counted.prompt, counted.completion)
+    return said
 
 
 def _said_by_analytics(row: _Analytics) -> dict[str, Any]:
