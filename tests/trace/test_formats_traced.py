@@ -132,6 +132,11 @@ def test_langfuse_older_usage_may_count_something_else_than_tokens() -> None:
     usage = {"input": 400, "output": 16, "total": 416}
     assert langfuse(usageDetails=None, usage=usage | {"unit": "TOKENS"}).usage == Usage(400, 16)
     assert langfuse(usageDetails=None, usage=usage | {"unit": "CHARACTERS"}).usage is None
+    for details in (None, usage, json.dumps(usage)):  # Langfuse makes the details of the older usage, unit or not
+        for older in (usage | {"unit": "CHARACTERS"}, json.dumps({"unit": "SECONDS"})):
+            assert langfuse(usageDetails=details, usage=older).usage is None
+        assert langfuse(usageDetails=details, usage=usage, unit="CHARACTERS").usage is None
+    assert langfuse(usageDetails=usage, usage={"unit": "TOKENS"}).usage == Usage(400, 16)
 
 
 def test_langfuse_levels_costs_and_keys() -> None:

@@ -67,6 +67,7 @@ class _Observation(msgspec.Struct):
     level: str | None = None
     usage_details: msgspec.Raw = msgspec.Raw()
     usage: msgspec.Raw = msgspec.Raw()
+    unit: str | None = None
     cost_details: msgspec.Raw = msgspec.Raw()
     calculated_total_cost: Any = None
     total_cost: Any = None
@@ -172,14 +173,16 @@ def _body(row: _Observation) -> tuple[bytes, str]:
 
 
 def _usage(row: _Observation) -> Usage | None:
-    """The usage details, else the usage of older versions, which may count something else than tokens.
+    """The usage details, else the usage of older versions, whose unit holds for both: one was made of the other.
 
     No prompt tokens at all mean that they are not known.
     """
-    for raw, name in ((row.usage_details, "usageDetails"), (row.usage, "usage")):
-        counts = fields(raw, name)
+    older = fields(row.usage, "usage")
+    if (older.get("unit") or row.unit) not in _TOKENS:
+        return None
+    for counts in (fields(row.usage_details, "usageDetails"), older):
         found = reported(counts)
-        if found is not None and found.prompt and counts.get("unit") in _TOKENS:
+        if found is not None and found.prompt:
             return found
     return None
 
