@@ -101,11 +101,14 @@ def test_portkey_costs_are_cents_and_metadata_names_the_user() -> None:
     record = portkey(cost=0.042, response_time=1500, metadata='{"_user":"u","_organisation":"o","app":"web"}')
     assert record.cost == Decimal("0.00042")
     assert (record.principal, record.tags, record.duration_us) == ("u", {"app": "web"}, 1_500_000)
-    assert portkey(is_success=False).status == 500
-    assert (portkey(is_success=False, response_status_code=429).status, portkey(is_success="true").success) == (
-        429,
-        None,
-    )
+
+
+def test_portkey_says_itself_what_succeeded() -> None:
+    assert (portkey(is_success=False).status, portkey(is_success=False).success) == (500, False)
+    assert portkey(is_success=False, response_status_code=429).status == 429
+    for said in (True, "true"):  # without it, a request whose tokens Portkey does not know would have failed
+        assert portkey(is_success=said, response_status_code=200, req_units=0).success is True
+    assert portkey(response_status_code=200).success is None
 
 
 @pytest.mark.parametrize("name", LEAST)

@@ -72,7 +72,7 @@ def decode_line(line: bytes, file_no: int, number: int, offset: int) -> LogRecor
         model=None if "model" in own else row.ai_model,
         uri=path_of(own),
         status=_status(row),
-        success=False if row.is_success is False else None,
+        success=row.is_success,
         usage=_usage(row),
         cost=None if cost is None else _from_cents(cost),
         session=row.trace_id,
