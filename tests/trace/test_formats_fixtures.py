@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import re
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
 from cachesim.core.model import BadLine, LogRecord, Usage
+from cachesim.trace.containers import Rows
 from cachesim.trace.formats import FORMATS
+from cachesim.trace.formats.base import DECODE_ERRORS, NotARequest
 from cachesim.trace.open import find_sources
 from cachesim.trace.reader import ReadFacts, ReadOptions, read_records
 from cachesim.trace.times import format_us, parse_duration, parse_time
@@ -80,6 +87,45 @@ def test_fixtures(name: str, forced: bool, monkeypatch: pytest.MonkeyPatch) -> N
     assert len({record.digest for record in records}) == len(records)
     assert sum(file.records for file in facts.files) == len(records)
     assert sum(file.bad_lines for file in facts.files) == len(bad)
+
+
+def rows_of(name: str) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """The rows of a format's fixtures that are records, and what these say."""
+    names = json.loads((LOGS / name / "expected.json").read_bytes())["files"]
+    for source in find_sources([str(LOGS / name / file) for file in names])[0]:
+        for line in (item[2] for item in Rows(source) if not isinstance(item, BadLine)):
+            with suppress(*DECODE_ERRORS, NotARequest, ValueError):
+                row = json.loads(line)
+                yield row, told_by(name, json.dumps(row).encode())
+
+
+def told_by(name: str, line: bytes) -> dict[str, Any]:
+    """What a line says, wherever it stands. Raises DECODE_ERRORS, NotARequest."""
+    decode = FORMATS[name].decode_line
+    assert decode is not None
+    record = decode(line, 0, 1, 0)
+    return {member: getattr(record, member) for member in DEFAULTS if member != "digest"}
+
+
+@pytest.mark.parametrize("container", ["csv", "parquet"])
+@pytest.mark.parametrize("name", [known.name for known in FORMATS.values() if known.kind == "lines"])
+def test_every_format_of_lines_is_read_from_cells_of_text(name: str, container: str, tmp_path: Path) -> None:
+    """Objects and arrays are cells with their JSON; where there are types, numbers and booleans have theirs."""
+    rows, expected = zip(*rows_of(name), strict=True)
+    columns: dict[str, list[Any]] = {column: [row.get(column) for row in rows] for row in rows for column in row}
+    for column, cells in columns.items():
+        kinds = {type(cell) for cell in cells if cell is not None}
+        if container == "csv" or not kinds.isdisjoint((dict, list)) or len(kinds) > 1:
+            columns[column] = [cell if isinstance(cell, str | None) else json.dumps(cell) for cell in cells]
+    path = tmp_path / f"rows.{container}"
+    if container == "csv":
+        out = io.StringIO(newline="")
+        csv.writer(out).writerows([columns, *zip(*columns.values(), strict=True)])
+        path.write_text(out.getvalue())
+    else:
+        pl.DataFrame(columns).write_parquet(path)
+    lines = [item[2] for item in Rows(find_sources([str(path)])[0][0]) if not isinstance(item, BadLine)]
+    assert [told_by(name, line) for line in lines] == list(expected)
 
 
 def test_answers_are_joined_whatever_the_order_of_the_files(monkeypatch: pytest.MonkeyPatch) -> None:

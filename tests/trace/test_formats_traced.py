@@ -179,11 +179,18 @@ def test_openhands_failures_costs_models_and_sessions() -> None:
     failed = openhands(error="RateLimitError", response=None, kwargs={"model": "asked"})
     assert (failed.status, failed.success, body(failed)["model"]) == (500, False, "asked")
     assert (openhands().status, openhands().success, openhands().model) == (200, True, "m")
-    assert openhands(cost=0).cost is None  # what OpenHands writes where it knows no price
+    assert openhands(cost=0).cost is openhands(cost="0.0").cost is None  # what OpenHands writes where it knows no price
     assert openhands(cost=0.5).cost == Decimal("0.5")
     assert openhands(kwargs={"extra_body": {"metadata": {"session_id": "s"}}}).session == "s"
     assert openhands(kwargs={"extra_body": "text"}).session is None
     assert json.loads(openhands(messages=None, input=[USER]).body or b"")["input"] == [USER]
+
+
+def test_openhands_arguments_that_are_null_are_absent() -> None:
+    """As a struct column of Parquet writes what other rows have."""
+    kwargs = {"model": None, "tools": None, "temperature": None, "extra_body": None}
+    tools = [{"type": "function", "function": {"name": "ls"}}]
+    assert body(openhands(kwargs=kwargs, tools=tools)) == {"model": "m", "tools": tools, "messages": [USER]}
 
 
 def test_inspect_the_call_is_what_was_sent() -> None:

@@ -19,9 +19,8 @@ from cachesim.trace.formats.base import (
     header,
     path_and_query,
     status_field,
-    time_field,
 )
-from cachesim.trace.formats.fields import row_decoder
+from cachesim.trace.formats.fields import loose_time, row_decoder
 from cachesim.trace.usage import reported
 
 
@@ -68,7 +67,7 @@ def decode_line(line: bytes, file_no: int, number: int, offset: int) -> LogRecor
         "anthropic",
         body_bytes(request.body, "request.body"),
         id=row.id,
-        at_us=None if row.timestamp is None else time_field("timestamp", row.timestamp),
+        at_us=loose_time("timestamp", row.timestamp),
         duration_us=duration,
         principal=digest_key(key) if key else None,
         uri=path_and_query(request.path or request.url or "", MESSAGES_PATH),

@@ -8,7 +8,7 @@ import msgspec
 
 from cachesim.core.model import LogRecord
 from cachesim.trace.formats.base import BadRecord, Format, Row, cost_of, duration_us, fingerprint
-from cachesim.trace.formats.fields import loose_time, nested, part
+from cachesim.trace.formats.fields import loose_time, nested, part, row_decoder
 from cachesim.trace.formats.parts import path_of, put_together, quoted
 from cachesim.trace.usage import reported_whole
 
@@ -39,7 +39,7 @@ class _ExtraBody(msgspec.Struct):
     metadata: dict[str, Any] | None = None
 
 
-_decode: Final = msgspec.json.Decoder(_Log).decode
+_decode: Final = row_decoder(_Log, "kwargs", "response", "latency_sec")
 _extra: Final = msgspec.json.Decoder(_ExtraBody).decode
 
 
@@ -65,7 +65,7 @@ def decode_line(line: bytes, file_no: int, number: int, offset: int) -> LogRecor
         status=500 if failed else 200,
         success=not failed,
         usage=reported_whole(response.usage),
-        cost=cost_of(log.cost or None),  # 0 where OpenHands could not work it out
+        cost=cost_of(log.cost) or None,  # 0 where OpenHands could not work it out
         session=_session(log),
         digest=fingerprint(line),
     )
@@ -77,8 +77,9 @@ def _body(log: _Log, model: str | None) -> dict[str, bytes | msgspec.Raw]:
     For a model without function calling, OpenHands writes the tools into the prompt; the messages as they were before
     are `raw_messages`. The tools beside them were then sent only if they are among the arguments too.
     """
-    body: dict[str, bytes | msgspec.Raw] = {"model": log.kwargs.get("model") or quoted(model)}
-    body |= {name: value for name, value in log.kwargs.items() if name not in _SENT_APART}
+    given = {name: value for name, value in log.kwargs.items() if bytes(value) != b"null"}
+    body: dict[str, bytes | msgspec.Raw] = {"model": given.get("model") or quoted(model)}
+    body |= {name: value for name, value in given.items() if name not in _SENT_APART}
     in_prompt = nested(log.raw_messages) is not None or nested(log.fncall_messages) is not None
     tools = nested(log.tools)
     if "tools" not in body and tools is not None and not in_prompt:
