@@ -29,8 +29,8 @@ def delimiter_of(head: bytes) -> str | None:
     for delimiter in _DELIMITERS:
         try:
             names = next(csv.reader([line], delimiter=delimiter, strict=True), [])
-        except csv.Error:
-            return None
+        except csv.Error:  # quoted names with another delimiter between them
+            continue
         if len(names) == len(set(names)) >= 2 and all(map(_NAME.fullmatch, names)):
             return delimiter
     return None

@@ -49,10 +49,10 @@ def as_page(rows: list[dict[str, Any]]) -> bytes:
     return json.dumps(page).encode()
 
 
-def as_csv(rows: list[dict[str, Any]]) -> bytes:
+def as_csv(rows: list[dict[str, Any]], **style: Any) -> bytes:
     names = list(dict.fromkeys(name for row in rows for name in row))
     out = io.StringIO(newline="")
-    writer = csv.writer(out)
+    writer = csv.writer(out, **style)
     writer.writerow(names)
     for row in rows:
         cells = [row.get(name, "") for name in names]
@@ -103,7 +103,11 @@ COMPRESSED: dict[str, Callable[[bytes], bytes]] = {
 def test_every_container_gives_the_same_records(compress: Callable[[bytes], bytes], tmp_path: Path) -> None:
     expected = [without_place(record) for record in Read(tmp_path, as_lines(ROWS)).records]
     assert [record.body for record in expected] == [BODY.encode()] * 2
-    for content in (as_array(ROWS), as_page(ROWS), as_csv(ROWS), as_parquet(ROWS, tmp_path)):
+    styles: list[dict[str, Any]] = [
+        {"delimiter": d, "quoting": q} for d in ",;" for q in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL)
+    ]
+    tables = [as_csv(ROWS, **style) for style in styles]
+    for content in (as_array(ROWS), as_page(ROWS), *tables, as_parquet(ROWS, tmp_path)):
         for start in (b"", b"\xef\xbb\xbf") if not content.startswith(b"PAR1") else (b"",):
             found = Read(tmp_path, compress(start + content))
             assert found.bad == []
@@ -118,8 +122,16 @@ def test_containers_are_told_by_their_beginning() -> None:
     assert container_of(b"[]") is Container.ARRAY
     assert container_of(b"[2026-01-01] starting\n{}") is Container.LINES
     assert container_of(b'{"id": 1, "observations": [{"a": 1}]}') is Container.LINES  # one trace, no page of rows
-    assert delimiter_of(b"id;body\r\n1;x") == ";"
-    for text in (b"Hello, world!\n", b"a,a\n1,2\n", b"id,body", b"id\n1\n", b'starting, now\n{"at": 1}\n'):
+    for header, delimiter in ((b"id,body", ","), (b"id;body", ";"), (b'"id","body"', ","), (b'"id";"body"', ";")):
+        assert delimiter_of(header + b"\r\n1;x") == delimiter
+    for text in (
+        b"Hello, world!\n",
+        b"a,a\n1,2\n",
+        b"id,body",
+        b"id\n1\n",
+        b'"id" "body"\n1\n',
+        b'starting, now\n{"at": 1}\n',
+    ):
         assert container_of(text) is Container.LINES
 
 
