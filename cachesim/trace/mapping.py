@@ -124,12 +124,13 @@ class _Row:
         return self.constants.get(target) if found is None else msgspec.json.decode(found)
 
     def text(self, target: str) -> str | None:
-        """A text, number or boolean as text, of a list its first; raises BadRecord for anything else."""
+        """A text, number or boolean as text, of a list the first but nulls; raises BadRecord for anything else."""
         found = self.raw(target)
+        if found is not None and bytes(found)[:1] == b"[":
+            found = next((item for item in _list.decode(found) if nested(item) is not None), None)
         if found is None:
             return text(self.constants.get(target))
         value = msgspec.json.decode(found)
-        value = value[0] if isinstance(value, list) and value else value
         if isinstance(value, bool | int | float):
             return bytes(found).decode()
         if not isinstance(value, str):

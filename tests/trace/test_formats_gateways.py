@@ -58,6 +58,14 @@ def test_helicone_path_query_user_and_session() -> None:
     assert helicone(request_user_id=f"Bearer {KEY}").principal == DIGEST
 
 
+def test_a_null_among_tags_is_no_tag() -> None:
+    """As a struct column of Parquet writes the tags that other rows have."""
+    tags = {"app": "web", "team": None}
+    assert portkey(metadata=tags | {"_user": None}).tags == helicone(request_properties=tags).tags == {"app": "web"}
+    assert helicone(request_properties={"Helicone-Session-Id": None}).session is None
+    assert helicone(request_properties={"Helicone-Session-Id": 7}).session == "7"
+
+
 def test_helicone_a_request_without_its_body_or_images_is_refused() -> None:
     for nothing in (None, {}, ""):
         assert reason(helicone, request_body=nothing) == "missing_body"

@@ -190,7 +190,8 @@ def test_openhands_arguments_that_are_null_are_absent() -> None:
     """As a struct column of Parquet writes what other rows have."""
     kwargs = {"model": None, "tools": None, "temperature": None, "extra_body": None}
     tools = [{"type": "function", "function": {"name": "ls"}}]
-    assert body(openhands(kwargs=kwargs, tools=tools)) == {"model": "m", "tools": tools, "messages": [USER]}
+    for given in (kwargs, None):
+        assert body(openhands(kwargs=given, tools=tools)) == {"model": "m", "tools": tools, "messages": [USER]}
 
 
 def test_inspect_the_call_is_what_was_sent() -> None:

@@ -98,6 +98,18 @@ def test_rows_that_are_something_else_are_left_out(tmp_path: Path) -> None:
     assert facts.left_out == {"not_mapped": 3}
 
 
+def test_a_null_is_an_absent_value_and_of_a_list_its_first_counts(tmp_path: Path) -> None:
+    """As a struct column of Parquet writes what other rows have: no tag costs its request."""
+    text = '[fields]\nbody="b"\ntags.app="meta.app"\ntags.team="meta.team"\nsession="s"\nusage.prompt="n"\n'
+    given = mapping(tmp_path, text + '[constants]\ntags.team="none"\n')
+    told = []
+    for meta, first in (({"app": None, "team": "a"}, [None, "x"]), ({"app": [], "team": None}, [7])):
+        row = {"b": {"messages": []}, "meta": meta, "s": first, "n": first if first == [7] else None}
+        found, _ = read(tmp_path, given, json.dumps(row).encode(), start_us=0, interval_us=1)
+        told.append((only(found).tags, only(found).session, only(found).usage))
+    assert told == [({"team": "a"}, "x", None), ({"team": "none"}, "7", Usage(7))]
+
+
 def test_rows_of_csv_hold_texts(tmp_path: Path) -> None:
     with (tmp_path / "rows.csv").open("w", newline="") as file:
         writer = csv.writer(file)

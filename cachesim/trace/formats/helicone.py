@@ -20,7 +20,16 @@ from cachesim.trace.formats.base import (
     path_and_query,
     status_field,
 )
-from cachesim.trace.formats.fields import elapsed_us, fields, loose_time, nested, principal_name, tags_of, usage_of
+from cachesim.trace.formats.fields import (
+    elapsed_us,
+    fields,
+    loose_time,
+    nested,
+    principal_name,
+    tags_of,
+    text,
+    usage_of,
+)
 from cachesim.trace.formats.parts import members_of, path_of
 from cachesim.trace.usage import reported
 
@@ -81,7 +90,7 @@ def decode_line(line: bytes, file_no: int, number: int, offset: int) -> LogRecor
         success=False if unanswered else None,
         usage=_usage(row),
         cost=cost_of(row.cost if row.cost is not None else row.costUSD),
-        session=properties.get("Helicone-Session-Id"),
+        session=text(properties.get("Helicone-Session-Id")),
         tags=tags_of(properties, *_OWN),
         digest=fingerprint(line),
     )

@@ -27,7 +27,7 @@ class _Log(msgspec.Struct):
     tools: msgspec.Raw = msgspec.Raw()
     raw_messages: msgspec.Raw = msgspec.Raw()
     fncall_messages: msgspec.Raw = msgspec.Raw()
-    kwargs: dict[str, msgspec.Raw] = {}
+    kwargs: dict[str, msgspec.Raw] | None = None
     response: _Response | None = None
     error: msgspec.Raw = msgspec.Raw()
     timestamp: str | int | float | None = None
@@ -77,7 +77,7 @@ def _body(log: _Log, model: str | None) -> dict[str, bytes | msgspec.Raw]:
     For a model without function calling, OpenHands writes the tools into the prompt; the messages as they were before
     are `raw_messages`. The tools beside them were then sent only if they are among the arguments too.
     """
-    given = {name: value for name, value in log.kwargs.items() if bytes(value) != b"null"}
+    given = {name: value for name, value in (log.kwargs or {}).items() if bytes(value) != b"null"}
     body: dict[str, bytes | msgspec.Raw] = {"model": given.get("model") or quoted(model)}
     body |= {name: value for name, value in given.items() if name not in _SENT_APART}
     in_prompt = nested(log.raw_messages) is not None or nested(log.fncall_messages) is not None
@@ -92,7 +92,7 @@ def _body(log: _Log, model: str | None) -> dict[str, bytes | msgspec.Raw]:
 
 
 def _session(log: _Log) -> str | None:
-    extra = log.kwargs.get("extra_body")
+    extra = (log.kwargs or {}).get("extra_body")
     if extra is None or bytes(extra)[:1] != b"{":
         return None
     session = part(_extra(extra).metadata).get("session_id")
