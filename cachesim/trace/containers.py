@@ -85,7 +85,7 @@ def _array_rows(file_no: int, data: LogBytes, start: re.Pattern[bytes]) -> Itera
     stream, offset = text_of(data)
     for element in elements(stream.read, offset, start, MAX_LINE_BYTES):
         if element.fault is None:
-            yield element.line, element.offset, element.text + b"\n"
+            yield element.number, element.offset, element.text + b"\n"
         else:
             yield _fault(file_no, element, data.damage)
 
@@ -94,4 +94,4 @@ def _fault(file_no: int, element: Element, damage: Damage | None) -> BadLine:
     reason, message = _FAULTS[element.fault or ""]
     if element.fault == "cut" and damage is not None:
         reason, message = damage.reason, damage.message
-    return bad_line(file_no, element.line, element.offset, element.text, reason, message)
+    return bad_line(file_no, element.number, element.offset, element.text, reason, message)

@@ -25,13 +25,14 @@ _BETWEEN: Final = re.compile(rb"[\s,]*+")
 
 @dataclass(frozen=True, slots=True)
 class Element:
-    """One element: 1-based line and byte offset of its start, its bytes, and what ends the reading there, if anything.
+    """One element: its number, from 1 over all arrays, its byte offset and bytes, and what ends the reading there.
 
+    number: what a record is named by; a line would not tell elements apart, as the whole text may be a single one.
     fault: "cut", the text ends in it or before the array does; "too_long", it is longer than the limit; "junk", what
     follows an array is none.
     """
 
-    line: int
+    number: int
     offset: int
     text: bytes
     fault: Literal["cut", "too_long", "junk"] | None = None
@@ -63,20 +64,21 @@ class _Scan:
         self.data = self.plain = b""
         self.at = 0
         self.base = offset
-        self.line = 1
+        self.number = 1
 
     def run(self) -> Iterator[Element]:
         try:
             while self._enter_array():
                 while (first := self._next_byte()) != b"]":
                     end = self._end_of_scalar() if first not in b"{[" else self._end_of_brackets(self.at, 0)
-                    yield Element(self.line, self.base + self.at, self.data[self.at : end])
-                    self._done(end)
-                self._done(self.at + 1)
+                    yield Element(self.number, self.base + self.at, self.data[self.at : end])
+                    self.number += 1
+                    self.at = end
+                self.at += 1
                 if self.start is WRAPPER_START:
-                    self._done(self._end_of_brackets(self.at, 1))
+                    self.at = self._end_of_brackets(self.at, 1)
         except _Fault as fault:
-            yield Element(self.line, self.base + self.at, self.data[self.at :], fault.args[0])
+            yield Element(self.number, self.base + self.at, self.data[self.at :], fault.args[0])
 
     def _enter_array(self) -> bool:
         """Go behind the bracket of the next array; False at the end. Raises _Fault."""
@@ -84,7 +86,7 @@ class _Scan:
             pass
         match = self.start.match(self.data, self.at)
         if match is not None:
-            self._done(match.end("array"))
+            self.at = match.end("array")
             return True
         if self.data[self.at :].strip():
             raise _Fault("junk")
@@ -95,7 +97,7 @@ class _Scan:
         while True:
             match = _BETWEEN.match(self.data, self.at)
             assert match is not None
-            self._done(match.end())
+            self.at = match.end()
             if self.at < len(self.data):
                 return self.data[self.at : self.at + 1]
             self._need_more()
@@ -121,10 +123,6 @@ class _Scan:
             if match is not None and match.end() < len(self.data):
                 return match.end()
             self._need_more()
-
-    def _done(self, position: int) -> None:
-        self.line += self.data.count(b"\n", self.at, position)
-        self.at = position
 
     def _need_more(self) -> int:
         """Read on; by how much all positions have moved. Raises _Fault at the end and at the limit."""

@@ -142,7 +142,7 @@ def test_elements_are_cut_out_as_they_stand(tmp_path: Path) -> None:
     first, second = b'{"at":1.50,"body":{"a":1e2},"x":"]"}', b'{ "at" : 2 , "body" : {"a" : 1.0} }'
     content = b"[\n  " + first + b",\n\n  " + second + b"\n]\n"
     found = Read(tmp_path, content)
-    assert [(record.line, record.offset) for record in found.records] == [(2, 4), (4, content.index(second))]
+    assert [(record.line, record.offset) for record in found.records] == [(1, 4), (2, content.index(second))]
     assert [record.body for record in found.records] == [b'{"a":1e2}', b'{"a" : 1.0}']
 
 
@@ -152,9 +152,21 @@ def test_a_cut_array_keeps_what_stands_before_the_cut(tmp_path: Path) -> None:
     for end in (start + 1, start + 40, len(content) - 4):
         found = Read(tmp_path, content[:end])
         assert found.ids == ["1"]
-        assert found.faults == [(content[:start].count(b"\n") + 1, start, "truncated")]
+        assert found.faults == [(2, start, "truncated")]
     found = Read(tmp_path, gzip.compress(content)[:-20])
     assert (found.ids[:1], [bad.reason for bad in found.bad]) == (["1"], ["corrupt_compression"])
+
+
+def test_elements_without_ids_are_named_by_their_number(tmp_path: Path) -> None:
+    """Their lines do not tell them apart: all may stand in one. Every element counts, over all pages."""
+    rows = [{name: row[name] for name in row if name != "id"} for row in ROWS]
+    for content, numbers in (
+        (json.dumps(rows).encode(), (1, 2)),
+        (json.dumps(rows, indent=2).encode(), (1, 2)),
+        (json.dumps([rows[0], 7, rows[1]]).encode(), (1, 3)),
+        (as_page(rows[:1]) + as_page(rows[1:]), (1, 2)),
+    ):
+        assert Read(tmp_path, content).ids == [f"{tmp_path}/log:{number}" for number in numbers]
 
 
 def test_only_the_bad_elements_of_an_array_are_lost(tmp_path: Path) -> None:
@@ -197,9 +209,9 @@ def test_elements_of_any_array(rows: list[Any], indent: int | None, wrap: bool, 
 
     whole = read_all(content)
     assert [json.loads(element.text) for element in whole] == rows
-    for element in whole:
+    for number, element in enumerate(whole, 1):
         assert content[element.offset :].startswith(element.text)
-        assert element.line == content.count(b"\n", 0, element.offset) + 1
+        assert element.number == number
     begins = start.match(content)
     assert begins is not None
     end = data.draw(st.integers(begins.end(), len(content) - 1))
