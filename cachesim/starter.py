@@ -101,7 +101,7 @@ def starter(
     """
     settings = ["strict_principals = true"] if strict else []  # above every section, or it would belong to one
     sections = [
-        [*_head(seen), *settings],
+        [*_head(seen, kept=bool(named) or strict), *settings],
         _policy(),
         _tokenizers(seen, installed),
         _cache_tariffs(seen),
@@ -152,14 +152,17 @@ def _off(text: str, comment: str = "") -> str:
     return f"{line:<{_COMMENT_AT}} # {comment}" if comment else line
 
 
-def _head(seen: LogSeen) -> Iterator[str]:
+def _head(seen: LogSeen, *, kept: bool) -> Iterator[str]:
     yield f"# A start for {', '.join(map(clean, seen.files))}, made by `cachesim init`."
     span = f"{instant_text(seen.first_us)} to {instant_text(seen.last_us)}"
     yield f"# {counted('request', seen.requests)} of {counted('model', len(seen.models))}, {span}."
     if seen.without_model:
         yield f"# {counted('request', seen.without_model)} of them without a model: nothing can be set for those."
     yield "#"
-    yield "# Nothing here is in force yet: a replay with this file gives what a replay without it gives."
+    if kept:
+        yield "# Only the principals are in force, as they were: all else is as in a replay without this file."
+    else:
+        yield "# Nothing here is in force yet: a replay with this file gives what a replay without it gives."
     yield '# Take out the "# " before a line to set it. `cachesim tariffs check` says what is wrong with tariffs.'
 
 

@@ -139,6 +139,9 @@ def test_names_of_keys_stay_in_force(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "new.toml").write_text(made)
     old, new = load_config(["old.toml"]), load_config(["new.toml"])
     assert (new.principals, new.strict_principals) == (old.principals, True)
+    text = (tmp_path / "new.toml").read_text()
+    assert "# Only the principals are in force, as they were" in text
+    assert "Nothing here is in force" not in text
     # strict_principals must not fall into a section, whatever is uncommented above or below it
     (tmp_path / "new.toml").write_text(uncommented(made).replace('= ""', '= "1"'))
     assert load_config(["new.toml"]).strict_principals is True
