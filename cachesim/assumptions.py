@@ -243,15 +243,22 @@ def _recorded(trace: PreparedTrace) -> Iterator[tuple[str, str]]:
     if count := trace.facts.get("unanswered", 0):  # absent from traces that an older version prepared
         held = "failed, as others report usage" if trace.facts["usage_reported"] else "taken as 200"
         yield "unanswered", f"outcome of {count:,} records: these logs hold no response to them; {held}"
-    if count := trace.facts.get("completion_unknown", 0):
-        which = "all" if count == trace.facts["billed"] else f"{count:,} of {trace.facts['billed']:,}"
+    facts = trace.facts  # the next two are absent from traces that an older version prepared
+    if count := facts.get("prompt_counted", 0):
+        which = _share(count, facts["billed"])
+        yield "prompt_counted", f"prompt tokens of {which} successful requests: not reported, counted locally"
+    if count := facts.get("completion_unknown", 0):
         yield (
             "completion_unknown",
-            f"completion tokens of {which} successful requests: not reported, billed as 0; list and charged lack them, "
-            "delta does not",
+            f"completion tokens of {_share(count, facts['billed'])} successful requests: not reported, billed as 0; "
+            "list and charged lack them, delta does not",
         )
     if count := trace.facts["recorded_writes_assumed_5m"]:
         yield "recorded_writes_assumed_5m", f"recorded creation of {count:,} records: without a lifetime, taken as 5m"
+
+
+def _share(count: int, whole: int) -> str:
+    return "all" if count == whole else f"{count:,} of {whole:,}"
 
 
 def tariff_assumptions(plan: RunPlan, prices: Sequence[Prices]) -> Iterator[tuple[str, str]]:

@@ -78,7 +78,8 @@ FROM staged_prompts p JOIN staged_order o USING (row_no) ORDER BY p.rules_no, o.
 # What the responses do not say, of requests that could have it.
 _SILENT: Final = """
 SELECT count(*) FILTER (q.succeeded), count(*) FILTER (q.succeeded AND r.completion_tokens IS NULL),
-  count(*) FILTER (NOT q.succeeded AND r.success IS NULL AND r.status BETWEEN 200 AND 299)
+  count(*) FILTER (NOT q.succeeded AND r.success IS NULL AND r.status BETWEEN 200 AND 299),
+  count(*) FILTER (q.succeeded AND q.prompt_estimated AND q.prompt_tokens IS NOT NULL)
 FROM requests q JOIN staged_order o USING (seq) JOIN staged_requests r USING (row_no)
 WHERE q.trace_no = $trace AND q.body_state <> 'not_cacheable'
 """
@@ -264,7 +265,7 @@ class TraceWriter:
     def _silent(self) -> dict[str, int]:
         row = self._con.execute(_SILENT, {"trace": self.trace_no}).fetchone()
         assert row is not None
-        return dict(zip(("billed", "completion_unknown", "failed_without_usage"), row, strict=True))
+        return dict(zip(("billed", "completion_unknown", "failed_without_usage", "prompt_counted"), row, strict=True))
 
     def _store_head(
         self,

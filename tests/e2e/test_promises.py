@@ -151,6 +151,15 @@ def test_a_tokenizer_that_is_not_there_is_a_line_of_the_configuration(cli: Cli, 
     assert cli("replay", "log.jsonl", "--tokenizer", "m=gone.json").code == 2  # an option is no configuration
 
 
+def test_what_is_counted_for_want_of_a_report_is_named(cli: Cli, options: Options, tmp_path: Path) -> None:
+    (tmp_path / "log.jsonl").write_bytes(lines([request(0), request(1, usage=None, success=True)]))
+    texts = [assumption["text"] for assumption in cli(*options).json()["assumptions"]]
+    assert "prompt tokens of 1 of 2 successful requests: not reported, counted locally" in texts
+    (tmp_path / "log.jsonl").write_bytes(lines([request(1, usage=None)]))
+    texts = [assumption["text"] for assumption in cli(*options).json()["assumptions"]]
+    assert "prompt tokens of all successful requests: not reported, counted locally" in texts
+
+
 def test_answers_without_the_usage_that_others_report_are_named(cli: Cli, options: Options, tmp_path: Path) -> None:
     """As upstream bills: where usage is reported at all, a 2xx answer without it is a stream that broke off."""
     records = [request(0), request(1, usage=None), request(2, usage=None, success=True), request(3, status=500)]
