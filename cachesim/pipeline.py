@@ -258,7 +258,7 @@ def _built(
 ) -> TraceBuilder:
     """The log prepared by this process."""
     builder = TraceBuilder(job.rules, tokenizers, writer.stage)
-    for item in read_files(files, job.options, progress, facts, builder.reader.parts.known_prefix):
+    for item in read_files(files, job.options, progress, facts, builder.reader.parts.known_part):
         if type(item) is BadLine:
             bad.add(item)
         else:

@@ -10,11 +10,14 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Final
 
-KNOWN_START: Final = b'{"' + secrets.token_hex(16).encode() + b'":['
+_NOBODYS: Final = b'{"' + secrets.token_hex(16).encode()  # nobody can have written it into a log
+KNOWN_START: Final = _NOBODYS + b'":['
 """Stands in a record's body for the beginning that preparation said it knows, up to between two messages.
 
-It opens as many brackets, and nobody can have written it into a log.
+It opens as many brackets.
 """
+KNOWN_BODY: Final = _NOBODYS + b'":0}'
+"""Stands for a body that preparation has taken to pieces already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +44,7 @@ class LogRecord:
     file_no: position in the list of input files; line: 1-based line (or 1-based record of a document);
     offset: byte offset of the line or document in the decompressed file; size: its bytes.
     at_us / duration_us: arrival and response time; body: the raw request body bytes as sent
-    by the client, or behind KNOWN_START.
+    by the client, or behind KNOWN_START, or KNOWN_BODY.
     principal: scope and billing principal (a digest where it came from a key).
     digest: cheap 63-bit fingerprint of the raw record, to find byte-identical duplicates.
     """

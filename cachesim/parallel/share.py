@@ -10,7 +10,7 @@ from cachesim.core.model import BadLine, LogRecord
 from cachesim.parallel.merge import Merger
 from cachesim.parallel.messages import PartFacts
 from cachesim.prepare.tokenizers import ModelTokenizer
-from cachesim.trace.formats.base import KnownPrefix
+from cachesim.trace.formats.base import KnownPart
 from cachesim.trace.open import Progress, Source
 from cachesim.trace.ranges import Kind, Part, log_file
 from cachesim.trace.reader import ReadFacts, ReadOptions, forced_format, read_files
@@ -49,7 +49,7 @@ class PartReading:
         self._read = ReadFacts()
         self._file, self._lines = log_file(task.sources[part.file_no], part, task.kinds[part.file_no], forced, progress)
 
-    def items(self, known: KnownPrefix, *, name_records: bool) -> Iterator[LogRecord | BadLine]:
+    def items(self, known: KnownPart, *, name_records: bool) -> Iterator[LogRecord | BadLine]:
         """Its records and bad lines, numbered from 1. Raises what `read_files` does."""
         return read_files([self._file], self._options, None, self._read, known, name_records=name_records)
 
@@ -75,7 +75,7 @@ def read_first(task: Task, merger: Merger, hear: Callable[[], None], progress: P
     builder = merger.first
     for part in task.parts:
         reading = PartReading(task, part, progress)
-        for number, item in enumerate(reading.items(builder.reader.parts.known_prefix, name_records=True)):
+        for number, item in enumerate(reading.items(builder.reader.parts.known_part, name_records=True)):
             if number % _HEAR_EVERY == 0:
                 hear()
             if type(item) is BadLine:

@@ -89,7 +89,7 @@ class _Reader:
     def _read(self, part: Part) -> None:
         self._file_no = part.file_no
         reading = PartReading(self._task, part, lambda n: self._send(encode(ADVANCE, n)))
-        for item in reading.items(self._builder.reader.parts.known_prefix, name_records=False):
+        for item in reading.items(self._builder.reader.parts.known_part, name_records=False):
             if type(item) is BadLine:
                 self._bad.append(item)
                 if len(self._bad) >= _BAD_LINES:

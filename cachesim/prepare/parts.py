@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 import secrets
-from contextlib import suppress
 from typing import Final, NamedTuple
 
 import msgspec
@@ -18,7 +17,7 @@ import orjson
 from cachesim.core import ingress
 from cachesim.core.canonical import MAX_DEPTH, Json, JsonError, decode
 from cachesim.core.markers import MarkerFact, marker_fact
-from cachesim.core.model import KNOWN_START
+from cachesim.core.model import KNOWN_BODY, KNOWN_START
 from cachesim.prepare.memo import KnownMessage, MessageMemo
 
 # A key nobody can guess: if it comes back from the parser in the expected place, the cut was made in the right place.
@@ -29,7 +28,8 @@ _SIMPLE_HEAD: Final = re.compile(rb"\s*\{" + _SCALARS + rb'\s*"messages"\s*:\s*\
 _BIG_MEMBER_BYTES: Final = 256
 _REMEMBERED_RESTS: Final = 4096
 _REMEMBERED_HEADS: Final = 8
-_REMEMBERED_ENDS: Final = 8
+_REMEMBERED_ENDS: Final = 32
+_SPACES: Final = b" \t\r\n"
 _AFTER_KNOWN: Final = (b"{", b"]")
 MESSAGE_ROOM: Final = MAX_DEPTH - 2
 _MEMBER_ROOM: Final = MAX_DEPTH - 1
@@ -80,13 +80,16 @@ class TakenApart(NamedTuple):
 
 
 class _Walked(NamedTuple):
-    """How far the body at line[start:] was known: up to `position`, behind `known`."""
+    """How far the body at line[start:] was known: up to `position`, behind `known`; `fresh` and `tail` are what is
+    left of it, where `position` is its end."""
 
     line: bytes
     start: int
     position: int
     head: bytes
     known: KnownMessage
+    fresh: list[bytes]
+    tail: bytes
 
 
 class BodyParts:
@@ -96,7 +99,7 @@ class BodyParts:
         self.memo = MessageMemo()
         self._heads: list[bytes] = []
         self._valid_heads: set[bytes] = set()
-        self._walked = _Walked(b"", 0, 0, b"", self.memo.root)
+        self._walked = _Walked(b"", 0, 0, b"", self.memo.root, [], b"")
         self._tails: dict[bytes, bytes] = {}
         self._ends: list[bytes] = []
         self._rests: dict[tuple[bytes, bytes], Rest] = {}
@@ -110,37 +113,48 @@ class BodyParts:
         except (Irregular, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return self._whole(self.restored(body))
 
-    def known_prefix(self, line: bytes, start: int) -> int:
-        """How far the body at line[start:] is known, up to its first unknown message; -1 if nothing of it is.
+    def known_part(self, line: bytes, start: int) -> tuple[int, bytes]:
+        """How far the body at line[start:] is known, and what may stand in place of that part in the next body.
 
-        The next body may stand behind KNOWN_START in place of that part.
+        All of it, for which KNOWN_BODY stands, if it is the last thing in the line and ends as one did before; else
+        up to its first unknown message, for which KNOWN_START stands; -1 if nothing of it is known.
         """
         head = self._find_head(line, start)
         if head is None or head not in self._valid_heads:
-            return -1
+            return -1, b""
         known, position = self.memo.walk(line, start + len(head))
+        # Nearly always a bracket and a line feed are all that stands behind the body.
+        stop = len(line) - 2 if line.endswith(b"}\n") else len(line.rstrip(_SPACES)) - 1
+        found = self._split(line, position, stop) if line[stop : stop + 1] == b"}" else None
+        if found is not None:
+            self._walked = _Walked(line, start, stop, head, known, *found)
+            return stop, KNOWN_BODY
         if known is self.memo.root:
-            return -1
-        self._walked = _Walked(line, start, position, head, known)
-        return position
+            return -1, b""
+        self._walked = _Walked(line, start, position, head, known, [], b"")
+        return position, KNOWN_START
 
     def restored(self, body: bytes) -> bytes:
-        """The body as it stands in the log, whether or not it stands behind KNOWN_START."""
-        if not body.startswith(KNOWN_START):
-            return body
-        line, start, position, _, _ = self._walked
-        return line[start:position] + body[len(KNOWN_START) :]
+        """The body as it stands in the log, whatever stands for its known part."""
+        line, start, position, *_ = self._walked
+        if body == KNOWN_BODY:
+            return line[start:position]
+        if body.startswith(KNOWN_START):
+            return line[start:position] + body[len(KNOWN_START) :]
+        return body
 
     def _take_apart(self, body: bytes) -> TakenApart:
-        if body.startswith(KNOWN_START):
-            _, _, _, head, known = self._walked
-            position = len(KNOWN_START)
+        if body == KNOWN_BODY:
+            _, _, _, head, known, fresh, tail = self._walked
+        elif body.startswith(KNOWN_START):
+            _, _, _, head, known, _, _ = self._walked
+            fresh, tail = self._fresh(body, len(KNOWN_START))
         else:
             head = self._head(body)
             known, position = self.memo.walk(body, len(head))
             if position != len(head) and body[position : position + 1] not in _AFTER_KNOWN:
                 raise Irregular
-        fresh, tail = self._fresh(body, position)
+            fresh, tail = self._fresh(body, position)
         rest = self._rest(head, tail)
         for raw in fresh:
             if raw[:1] != b"{":
@@ -155,12 +169,9 @@ class BodyParts:
         """The messages from `position` on, and what stands behind the array."""
         if body[position : position + 1] == b"]":
             return [], body[position + 1 :]
-        for end in self._ends:
-            # What stands before a known end is all of the array if, and only if, it is one.
-            if body.endswith(end):
-                with suppress(msgspec.DecodeError):
-                    elements = _elements(b"[" + body[position : 1 - len(end)])
-                    return list(map(bytes, elements)), self._tails[end]
+        found = self._split(body, position, len(body))
+        if found is not None:
+            return found
         content = bytes(_remainder(b'{"' + _TOKEN.encode() + b'":[' + body[position:]).content)
         tail = body[position + len(content) - 1 :]
         if len(self._tails) >= _REMEMBERED_ENDS:
@@ -168,6 +179,18 @@ class BodyParts:
         self._tails[b"]" + tail] = tail
         self._ends = sorted(self._tails, key=len, reverse=True)
         return list(map(bytes, _elements(content))), tail
+
+    def _split(self, line: bytes, position: int, stop: int) -> tuple[list[bytes], bytes] | None:
+        """The same for the body that ends at line[stop:], null where it does not end as one did before."""
+        for end in self._ends:
+            # What stands before a known end is all of the array if, and only if, it is one.
+            if line.endswith(end, position, stop):
+                try:
+                    elements = _elements(b"[" + line[position : stop + 1 - len(end)])
+                except msgspec.DecodeError:
+                    continue
+                return list(map(bytes, elements)), self._tails[end]
+        return None
 
     def _head(self, body: bytes) -> bytes:
         """What stands before the content of the `messages` array."""

@@ -17,7 +17,7 @@ from cachesim.trace.formats.base import (
     DECODE_ERRORS,
     KEY_PREFIX,
     Join,
-    KnownPrefix,
+    KnownPart,
     NotARequest,
     bad_line,
     explain,
@@ -119,11 +119,11 @@ def read_records(
     options: ReadOptions,
     progress: Progress | None = None,
     facts: ReadFacts | None = None,
-    known: KnownPrefix | None = None,
+    known: KnownPart | None = None,
 ) -> Iterator[LogRecord | BadLine]:
     """Every record and bad line of `sources`, file by file and line by line, feeding `facts` on the way.
 
-    known: beginnings of bodies that need no scanning; it changes nothing but the time it takes.
+    known: parts of bodies that need no scanning; it changes nothing but the time it takes.
 
     Formats are found before anything is delivered. Raises UsageError for options that do not fit, InputError for a
     file of unknown format; while iterating, InputError for a file that cannot be read any more.
@@ -151,7 +151,7 @@ def read_files(
     options: ReadOptions,
     progress: Progress | None = None,
     facts: ReadFacts | None = None,
-    known: KnownPrefix | None = None,
+    known: KnownPart | None = None,
     *,
     name_records: bool = True,
 ) -> Iterator[LogRecord | BadLine]:
@@ -181,7 +181,7 @@ class _Reading:
         options: ReadOptions,
         progress: Progress | None,
         facts: ReadFacts,
-        known: KnownPrefix | None,
+        known: KnownPart | None,
         name_records: bool,
     ) -> None:
         self.files = files

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from test_bodies import Reading, sessions
 
 from cachesim.core.canonical import JsonError
-from cachesim.core.model import LogRecord
+from cachesim.core.model import KNOWN_BODY, KNOWN_START, LogRecord
 from cachesim.trace.formats.base import DECODE_ERRORS
 from cachesim.trace.formats.capture import decode_known_line, decode_line
 
@@ -31,7 +31,7 @@ ENVELOPES = st.fixed_dictionaries(
 def decoded(reading: Reading, line: bytes, *, known: bool) -> LogRecord | str:
     """The record of a line, or the kind of error; its body is read, so that the next line finds it known."""
     try:
-        prefix = reading.reader.parts.known_prefix
+        prefix = reading.reader.parts.known_part
         record = decode_known_line(line, 0, 1, 0, prefix) if known else decode_line(line, 0, 1, 0)
     except DECODE_ERRORS as error:
         return type(error).__name__
@@ -41,20 +41,22 @@ def decoded(reading: Reading, line: bytes, *, known: bool) -> LogRecord | str:
     return replace(record, body=reading.reader.parts.restored(body))
 
 
-def lines_of(bodies: list[bytes], before: dict[str, Any], after: dict[str, Any]) -> list[bytes]:
+def lines_of(bodies: list[bytes], before: dict[str, Any], after: dict[str, Any], end: bytes) -> list[bytes]:
     found = []
     for body in bodies:
         head = json.dumps(before)[:-1].encode()
         tail = json.dumps(after)[1:].encode()
-        found.append(head + (b", " if before else b"") + b'"body": ' + body + (b", " if after else b"") + tail)
+        found.append(head + (b", " if before else b"") + b'"body": ' + body + (b", " if after else b"") + tail + end)
     return found
 
 
 @settings(max_examples=150, deadline=None)
-@given(sessions(), ENVELOPES, ENVELOPES)
-def test_known_beginnings_change_no_record(bodies: list[bytes], before: dict[str, Any], after: dict[str, Any]) -> None:
+@given(sessions(), ENVELOPES, ENVELOPES | st.just({}), st.sampled_from([b"", b"\n", b"\r\n", b"}\n"]))
+def test_known_parts_change_no_record(
+    bodies: list[bytes], before: dict[str, Any], after: dict[str, Any], end: bytes
+) -> None:
     reading, plain = Reading(), Reading()
-    for line in lines_of(bodies + bodies, before, after):
+    for line in lines_of(bodies + bodies, before, after, end):
         assert decoded(reading, line, known=True) == decoded(plain, line, known=False)
 
 
@@ -91,4 +93,7 @@ def test_the_known_part_is_really_skipped() -> None:
     line = b'{"at":1,"body":{' + MESSAGES + b'{"role":"user","content":"b"}]},"id":"z"}'
     decoded(reading, line, known=False)
     start = line.index(b'{"messages"')
-    assert reading.reader.parts.known_prefix(line, start) == line.index(b']},"id"')
+    known_part = reading.reader.parts.known_part
+    assert known_part(line, start) == (line.index(b']},"id"'), KNOWN_START)
+    line = line.replace(b',"id":"z"}', b"}") + b"\r\n"
+    assert known_part(line, start) == (line.index(b"}\r\n"), KNOWN_BODY)

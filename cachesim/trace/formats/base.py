@@ -20,12 +20,11 @@ from cachesim.trace.times import decimal_of, parse_time
 Row: TypeAlias = Mapping[str, Any]
 DecodeLine: TypeAlias = Callable[[bytes, int, int, int], LogRecord]
 """(line, file_no, line number, byte offset) -> record. Raises DECODE_ERRORS or NotARequest."""
-KnownPrefix: TypeAlias = Callable[[bytes, int], int]
-"""(line, where its body begins) -> where in the line its first unknown message begins; -1 if nothing is known.
-
-What lies between needs no scanning; the record's body then has KNOWN_START in its place.
+KnownPart: TypeAlias = Callable[[bytes, int], tuple[int, bytes]]
+"""(line, where its body begins) -> where in the line the part of the body ends that needs no scanning, and what the
+record's body shall have in its place, KNOWN_START or KNOWN_BODY; -1 if nothing is known.
 """
-DecodeKnownLine: TypeAlias = Callable[[bytes, int, int, int, KnownPrefix], LogRecord]
+DecodeKnownLine: TypeAlias = Callable[[bytes, int, int, int, KnownPart], LogRecord]
 DecodeDocument: TypeAlias = Callable[[bytes, int], "Iterator[LogRecord | BadLine | NotARequest]"]
 """(document, file_no) -> its requests, and as data the parts that are none or cannot be used, numbered together from 1.
 
@@ -99,7 +98,7 @@ class Format:
     detect: whether a parsed row (or document) is of this format. has_times, has_principals: whether its records can
     tell; where not, both must come from the user. joins: how answers in files of their own find their requests; where
     two kinds say the same, the later one holds. assumes: code and sentence for every run of such a log.
-    decode_known_line: `decode_line` for a caller that knows the beginnings of bodies; it gives the same records.
+    decode_known_line: `decode_line` for a caller that knows parts of bodies; it gives the same records.
     """
 
     name: str

@@ -10,11 +10,11 @@ from typing import Any, Final
 
 import msgspec
 
-from cachesim.core.model import KNOWN_START, LogRecord
+from cachesim.core.model import LogRecord
 from cachesim.trace.formats.base import (
     CHAT_PATH,
     Format,
-    KnownPrefix,
+    KnownPart,
     Row,
     bad_field,
     body_bytes,
@@ -66,16 +66,16 @@ def decode_line(line: bytes, file_no: int, number: int, offset: int) -> LogRecor
     return _record(row, body, line, file_no, number, offset)
 
 
-def decode_known_line(line: bytes, file_no: int, number: int, offset: int, known: KnownPrefix) -> LogRecord:
+def decode_known_line(line: bytes, file_no: int, number: int, offset: int, known: KnownPart) -> LogRecord:
     """The same, without scanning the part of the body that is `known`. Raises DECODE_ERRORS."""
     head = _HEAD.match(line)
     start = -1 if head is None else head.end()
-    end = known(line, start) if start > 0 else -1
+    end, known_part = known(line, start) if start > 0 else (-1, b"")
     if end < 0:
         return decode_line(line, file_no, number, offset)
-    row = _decode(line[:start] + KNOWN_START + line[end:])
+    row = _decode(line[:start] + known_part + line[end:])
     rest = bytes(row.body)
-    if not rest.startswith(KNOWN_START) or row.body_b64 is not None:  # a second `body` further on
+    if not rest.startswith(known_part) or row.body_b64 is not None:  # a second `body` further on
         return decode_line(line, file_no, number, offset)
     return _record(row, rest, line, file_no, number, offset)
 
