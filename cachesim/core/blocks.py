@@ -43,50 +43,67 @@ class Block(NamedTuple):
 def tool_blocks(tool: Json, rules: BodyRules) -> Iterator[Block]:
     """The block of one `tools[]` element; none where the rules do not hash tools."""
     if rules.hash_tools:
-        yield _json_block(TOOL_DEFINITION, "tool_definition", tool)
+        yield _json_block(TOOL_DEFINITION, "tool_definition", tool, None)
 
 
 def message_blocks(message: Json, rules: BodyRules) -> Iterator[Block]:
     """The blocks of one `messages[]` element, in hashing order: content, then an assistant's tool calls."""
+    return (block for block in all_blocks(message) if is_hashed(block, message, rules))
+
+
+def all_blocks(message: Json, plain: bool | None = None) -> Iterator[Block]:
+    """The same under rules that leave nothing out. `plain` is the flag of `cachesim.core.canonical.decode`."""
     if type(message) is not dict:
         return
     role = message.get("role")
     if type(role) is not str:
         role = ""
-    kind = _ROLE_KINDS.get(role, 0)
+    kind = role_kind(role)
     content = message.get("content")
     if type(content) is str:
-        yield text_block(role, content)
+        yield Block(kind, role, text_feed(role, content), content, None)
     elif type(content) is list:
         for element in content:
-            block = _element_block(kind, role, element)
-            if not (rules.telemetry_prefixes and role == "system" and _is_telemetry(block, rules.telemetry_prefixes)):
-                yield block
+            yield _element_block(kind, role, element, plain)
     calls = message.get("tool_calls")
-    if rules.hash_tool_calls and role == "assistant" and type(calls) is list:
+    if role == "assistant" and type(calls) is list:
         for call in calls:
-            yield _json_block(TOOL_CALL, "tool_call", call)
+            yield _json_block(TOOL_CALL, "tool_call", call, plain)
 
 
-def text_block(role: str, text: str) -> Block:
-    """The block of string content; it hashes as a text part of the same text would."""
-    feed = role.encode() + b'\x00{"text":' + orjson.dumps(text) + b',"type":"text"}'
-    return Block(_ROLE_KINDS.get(role, 0), role, feed, text, None)
+def is_hashed(block: Block, message: Json, rules: BodyRules) -> bool:
+    """Whether rules leave a block of a message in the prompt: not all hash tool calls, or a client's telemetry."""
+    if block.kind == TOOL_CALL:
+        return rules.hash_tool_calls
+    prefixes = rules.telemetry_prefixes
+    if not prefixes or block.role != "system" or type(message["content"]) is not list:
+        return True
+    return not _is_telemetry(block, prefixes)
+
+
+def role_kind(role: str) -> int:
+    """What the content of a message with this role is, as a number of KINDS."""
+    return _ROLE_KINDS.get(role, 0)
+
+
+def text_feed(role: str, text: str) -> bytes:
+    """What the running hash takes in of string content: the same as of a text part."""
+    return b'%b\x00{"text":%b,"type":"text"}' % (role.encode(), orjson.dumps(text))
 
 
 def _feed(role: str, canonical: bytes) -> bytes:
-    return role.encode() + b"\x00" + canonical
+    return b"%b\x00%b" % (role.encode(), canonical)
 
 
-def _element_block(kind: int, role: str, element: Json) -> Block:
+def _element_block(kind: int, role: str, element: Json, plain: bool | None) -> Block:
     bare, marker = _without_marker(element)
     text = element.get("text") if type(element) is dict else None
-    return Block(kind, role, _feed(role, dumps(bare)), text if type(text) is str else "", marker)
+    return Block(kind, role, _feed(role, dumps(bare, plain)), text if type(text) is str else "", marker)
 
 
-def _json_block(kind: int, role: str, value: Json) -> Block:
+def _json_block(kind: int, role: str, value: Json, plain: bool | None) -> Block:
     bare, marker = _without_marker(value)
-    canonical = dumps(bare)
+    canonical = dumps(bare, plain)
     return Block(kind, role, _feed(role, canonical), canonical.decode(), marker)
 
 

@@ -10,11 +10,22 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple, TypeAlias
 
 from cachesim.core import ingress
-from cachesim.core.blocks import Block, message_blocks, text_block, tool_blocks
+from cachesim.core.blocks import Block, all_blocks, is_hashed, message_blocks, role_kind, text_feed, tool_blocks
 from cachesim.core.canonical import Json, decode, renumber
 from cachesim.core.markers import MarkerFact
 from cachesim.core.policy import BodyRules
-from cachesim.prepare.chains import EMPTY, Chain, Facts, ReadBlock, Slots, extend, read_block
+from cachesim.prepare.chains import (
+    EMPTY,
+    NO_SYSTEM,
+    NO_USER,
+    REFUSED,
+    Chain,
+    Facts,
+    Slots,
+    Step,
+    extend,
+    read_block,
+)
 from cachesim.prepare.memo import KnownMessage, Piece
 from cachesim.prepare.nodes import Nodes
 from cachesim.prepare.parts import MESSAGE_ROOM, BodyParts, Rest, TakenApart
@@ -22,8 +33,11 @@ from cachesim.prepare.parts import MESSAGE_ROOM, BodyParts, Rest, TakenApart
 QUERY_FACT: Final = MarkerFact("object", "ephemeral", "1h")
 """The top-level marker that `?cacheBreakpoint=lastUserMessage` stands for."""
 
-_Reading: TypeAlias = "list[tuple[str, list[ReadBlock]]] | str"
-"""The chat messages that one element of `messages` stands for, as (role, blocks); or why ingress refuses it."""
+_Readings: TypeAlias = tuple[Sequence[Step], ...]
+"""What one element of `messages` adds to a prompt under each rule set; equal ones are one object."""
+
+_NO_BLOCKS: Final[dict[str, list[Step]]] = {"user": [(NO_USER, b"", -1, -1)], "system": [(NO_SYSTEM, b"", -1, -1)]}
+"""What a chat message without blocks adds, by its role."""
 
 
 class Shape(NamedTuple):
@@ -96,7 +110,7 @@ class BodyReader:
             for message in ingress.translate_system(rest.system, rules):
                 blocks += message_blocks(_reprinted(message, times), rules)
         read = [read_block(block, shape.slots, self.facts) for block in blocks]
-        return extend(EMPTY, read, self.nodes, shape.slots)
+        return extend(EMPTY, [[read]], 0, self.nodes, shape.slots)
 
     def _chains(self, parts: TakenApart, context: int, shape: Shape) -> tuple[Chain, ...]:
         chains = self._roots[context]
@@ -129,7 +143,7 @@ class BodyReader:
             missing[end - 1].remember(context, state)
         return states[-1]
 
-    def _piece_readings(self, piece: Piece, shape: Shape) -> tuple[_Reading, ...]:
+    def _piece_readings(self, piece: Piece, shape: Shape) -> _Readings:
         """What a message text means under every rule set, worked out once per shape."""
         readings = piece.reads.get(shape.number)
         if readings is None:
@@ -139,36 +153,53 @@ class BodyReader:
             self.parts.memo.keep_readings(piece)
         return readings
 
-    def _readings(self, value: Json, plain: bool, shape: Shape) -> tuple[_Reading, ...]:
-        """One reading per rule set; equal ones are one object."""
-        simple = None if shape.messages_api else _simple_message(value)
-        if simple is not None:
-            alike: _Reading = [(simple.role, [read_block(simple, shape.slots, self.facts)])]
-            return (alike,) * len(self.rules)
-        same = not shape.messages_api and (plain or not any(shape.asks)) and not _rules_matter(value)
-        readings: list[_Reading] = []
-        for place in range(len(self.rules)):
-            reading = readings[0] if same and readings else self._reading(value, plain, place, shape)
+    def _readings(self, value: Json, plain: bool, shape: Shape) -> _Readings:
+        if shape.messages_api or (not plain and any(shape.asks)):
+            readings: list[Sequence[Step]] = []
+            for place in range(len(self.rules)):
+                reading = self._reading(value, plain, place, shape)
+                readings.append(next((r for r in readings if r == reading), reading))
+            return tuple(readings)
+        if type(value) is dict and "tool_calls" not in value:
+            role, content = value.get("role"), value.get("content")
+            if type(role) is str and type(content) is str:  # the commonest message, about which no rules disagree
+                step = (role_kind(role), text_feed(role, content), shape.slots.slot(content), -1)
+                return ([step],) * len(self.rules)
+        return self._chat_readings(value, plain, shape)
+
+    def _chat_readings(self, message: Json, plain: bool, shape: Shape) -> _Readings:
+        """Those of a chat message of which the rules at most leave out blocks: each is read once."""
+        role = _role(message)
+        blocks = list(all_blocks(message, plain or None))
+        steps: dict[int, Step] = {}
+        readings: list[Sequence[Step]] = []
+        for rules in self.rules:
+            kept = [number for number, block in enumerate(blocks) if is_hashed(block, message, rules)]
+            for number in kept:
+                if number not in steps:
+                    steps[number] = read_block(blocks[number], shape.slots, self.facts)
+            reading = [steps[number] for number in kept] or _NO_BLOCKS.get(role, [])
             readings.append(next((r for r in readings if r == reading), reading))
         return tuple(readings)
 
-    def _reading(self, value: Json, plain: bool, place: int, shape: Shape) -> _Reading:
+    def _reading(self, value: Json, plain: bool, place: int, shape: Shape) -> list[Step]:
         rules = self.rules[place]
         messages = [value]
         if shape.messages_api:
             try:
                 messages = ingress.translate_message(value, rules)
             except ingress.IngressError as error:
-                return str(error)
+                return [(REFUSED, str(error).encode(), -1, -1)]
         if not plain:
             messages = [_reprinted(message, shape.reprints[place]) for message in messages]
-        return [
-            (_role(message), [read_block(b, shape.slots, self.facts) for b in message_blocks(message, rules)])
-            for message in messages
-        ]
+        steps: list[Step] = []
+        for message in messages:
+            own = [read_block(block, shape.slots, self.facts) for block in message_blocks(message, rules)]
+            steps += own or _NO_BLOCKS.get(_role(message), [])
+        return steps
 
     def _grow(
-        self, chains: tuple[Chain, ...], runs: Sequence[Sequence[tuple[_Reading, ...]]], shape: Shape
+        self, chains: tuple[Chain, ...], runs: Sequence[Sequence[_Readings]], shape: Shape
     ) -> list[tuple[Chain, ...]]:
         """Every rule set's chain after each run of messages; chains that stay equal stay one object.
 
@@ -185,25 +216,10 @@ class BodyReader:
                         chain = grown[earlier][number]
                         break
                 else:
-                    chain = self._append(chain, [readings[place] for readings in run], shape.slots)
+                    chain = extend(chain, run, place, self.nodes, shape.slots)
                 states.append(chain)
             grown.append(states)
         return list(zip(*grown, strict=True))
-
-    def _append(self, chain: Chain, run: Sequence[_Reading], slots: Slots) -> Chain:
-        """`chain` after a run of messages; blocks are hashed together as far as nothing happens in between."""
-        blocks: list[ReadBlock] = []
-        for reading in run:
-            if isinstance(reading, str):
-                chain = extend(chain, blocks, self.nodes, slots)
-                return chain if chain.error else chain._replace(error=reading)
-            for role, own in reading:
-                blocks += own
-                if not own and role in ("user", "system"):  # the last such message has no block to carry a marker
-                    chain = extend(chain, blocks, self.nodes, slots)
-                    chain = chain._replace(last_user=-1) if role == "user" else chain._replace(last_system=-1)
-                    blocks = []
-        return extend(chain, blocks, self.nodes, slots)
 
     def _automatic(self, rest: Rest, place: int, shape: Shape) -> int:
         if shape.asks[place]:
@@ -226,22 +242,6 @@ def _reprinted(value: Json, times: int) -> Json:
     for _ in range(times):
         value = renumber(value)
     return value
-
-
-def _simple_message(value: Json) -> Block | None:
-    """The one block of the commonest messages, those with a role and a text, about which no rules disagree."""
-    if type(value) is dict and "tool_calls" not in value:
-        role, content = value.get("role"), value.get("content")
-        if type(role) is str and type(content) is str:
-            return text_block(role, content)
-    return None
-
-
-def _rules_matter(message: Json) -> bool:
-    """Whether body rules can disagree about a chat message: telemetry in system content, tool calls."""
-    if type(message) is not dict:
-        return False
-    return message.get("role") == "system" or "tool_calls" in message
 
 
 def _role(message: Json) -> str:

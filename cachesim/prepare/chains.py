@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Sequence
-from typing import Any, Final, NamedTuple, Protocol
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
 from cachesim.core.blocks import KINDS, TOOL_DEFINITION, Block
 from cachesim.core.gates import Prompt
@@ -14,6 +14,16 @@ from cachesim.prepare.nodes import Nodes
 
 _SYSTEM: Final = KINDS.index("system")
 _USER: Final = KINDS.index("user")
+
+Step: TypeAlias = tuple[int, bytes, int, int]
+"""What a prompt grows by: a block's kind, hash input, count slot and marker fact number (-1: unmarked).
+
+Kinds below 0 are no blocks. NO_USER, NO_SYSTEM: a message of that role without blocks, as the last of its role nothing
+can carry its marker; REFUSED: why upstream's ingress answers 400, in place of the hash input.
+"""
+NO_USER: Final = -1
+NO_SYSTEM: Final = -2
+REFUSED: Final = -3
 
 
 class Counter(Protocol):
@@ -74,15 +84,14 @@ class Facts:
 
 
 class Slots:
-    """Which count slot holds the tokens of each node's own block, for one tokenizer. by_node[n] is -1 where unknown."""
+    """Which count slot holds the tokens of each node's own block, for one tokenizer. by_node[n] is -1 where unknown.
+
+    slot: has a text counted; -1 without a tokenizer.
+    """
 
     def __init__(self, counter: Counter | None) -> None:
-        self.counter = counter
+        self.slot: Callable[[str], int] = _no_slot if counter is None else counter.slot
         self.by_node = array("i")
-
-    def slot(self, text: str) -> int:
-        """Have a text counted; -1 without a tokenizer."""
-        return -1 if self.counter is None else self.counter.slot(text)
 
     def put(self, node: int, slot: int) -> None:
         """Note which slot holds the tokens of a node's own block."""
@@ -92,48 +101,53 @@ class Slots:
         by_node[node] = slot
 
 
-class ReadBlock(NamedTuple):
-    """A block as chains need it: what it is, hash input, count slot and marker fact number (-1: unmarked)."""
-
-    kind: int
-    feed: bytes
-    slot: int
-    marker: int
+def _no_slot(_: str) -> int:
+    return -1
 
 
-def read_block(block: Block, slots: Slots, facts: Facts) -> ReadBlock:
+def read_block(block: Block, slots: Slots, facts: Facts) -> Step:
     """Have a block's text counted and its marker numbered."""
     marker = -1 if block.marker is None else facts.number(block.marker)
-    return ReadBlock(block.kind, block.feed, slots.slot(block.text), marker)
+    return block.kind, block.feed, slots.slot(block.text), marker
 
 
-def extend(chain: Chain, blocks: Sequence[ReadBlock], nodes: Nodes, slots: Slots) -> Chain:
-    """`chain` grown by `blocks`."""
-    if not blocks or chain.error is not None:
+def extend(chain: Chain, run: Iterable[Sequence[Sequence[Step]]], place: int, nodes: Nodes, slots: Slots) -> Chain:
+    """`chain` grown by the steps of a run of messages under the rule set at `place`."""
+    if chain.error is not None:
         return chain
     hasher = chain.hasher.copy()
+    update, digest, child = hasher.update, hasher.digest, nodes.child
     node, position = chain.node, chain.blocks
     marker_blocks, marker_facts = chain.marker_blocks, chain.marker_facts
     last_user, last_system, last_tool = chain.last_user, chain.last_system, chain.last_tool
     by_node = slots.by_node
-    for kind, feed, slot, marker in blocks:
-        hasher.update(feed)
-        node = nodes.child(node, hasher.digest(), kind)
-        if node == len(by_node):
-            by_node.append(slot)
-        elif node > len(by_node):
-            by_node.extend([-1] * (node - len(by_node)))
-            by_node.append(slot)
-        elif slot >= 0:
-            by_node[node] = slot
-        if marker >= 0:
-            marker_blocks += (position,)
-            marker_facts += (marker,)
-        if kind == _USER:
-            last_user = position
-        elif kind == _SYSTEM:
-            last_system = position
-        elif kind == TOOL_DEFINITION:
-            last_tool = position
-        position += 1
+    for steps in run:
+        for kind, feed, slot, marker in steps[place]:
+            if kind < 0:
+                if kind == REFUSED:
+                    error = feed.decode()
+                    return Chain(
+                        hasher, node, position, marker_blocks, marker_facts, last_user, last_system, last_tool, error
+                    )
+                last_user, last_system = (-1, last_system) if kind == NO_USER else (last_user, -1)
+                continue
+            update(feed)
+            node = child(node, digest(), kind)
+            if node == len(by_node):
+                by_node.append(slot)
+            elif node > len(by_node):
+                by_node.extend([-1] * (node - len(by_node)))
+                by_node.append(slot)
+            elif slot >= 0:
+                by_node[node] = slot
+            if marker >= 0:
+                marker_blocks += (position,)
+                marker_facts += (marker,)
+            if kind == _USER:
+                last_user = position
+            elif kind == _SYSTEM:
+                last_system = position
+            elif kind == TOOL_DEFINITION:
+                last_tool = position
+            position += 1
     return Chain(hasher, node, position, marker_blocks, marker_facts, last_user, last_system, last_tool)
