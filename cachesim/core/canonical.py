@@ -47,7 +47,11 @@ def decode(raw: bytes, room: int = MAX_DEPTH) -> tuple[Json, bool]:
         value = orjson.loads(raw)
     except orjson.JSONDecodeError:
         return _decode_exact(raw, room), False
-    if _is_plain(value, room) and (raw.count(b"{") + raw.count(b"[") <= room or _has_no_duplicates(raw, value)):
+    if _is_plain(value, room) and (
+        len(raw) == len(orjson.dumps(value))  # compact, and no key was overwritten; sooner known than a text's brackets
+        or raw.count(b"{") + raw.count(b"[") <= room
+        or _has_no_duplicates(raw, value)
+    ):
         return value, True
     return _decode_exact(raw, room), False
 
