@@ -204,9 +204,7 @@ class BodyParts:
         start += 1
         while body[start : start + 1].isspace():
             start += 1
-        self._heads.insert(0, body[:start])
-        del self._heads[_REMEMBERED_HEADS:]
-        return body[:start]
+        return self._remember_head(body[:start])
 
     def _find_head(self, line: bytes, start: int) -> bytes | None:
         """The same for a body at line[start:] whose head is known or of scalars only; null for others."""
@@ -214,7 +212,12 @@ class BodyParts:
             if line.startswith(head, start):
                 return head
         simple = _SIMPLE_HEAD.match(line, start)
-        return None if simple is None else simple.group()
+        return None if simple is None else self._remember_head(simple.group())
+
+    def _remember_head(self, head: bytes) -> bytes:
+        self._heads.insert(0, head)
+        del self._heads[_REMEMBERED_HEADS:]
+        return head
 
     def _rest(self, head: bytes, tail: bytes) -> Rest:
         rest = self._rests.get((head, tail))

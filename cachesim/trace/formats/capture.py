@@ -50,12 +50,9 @@ class _Line(msgspec.Struct, gc=False):
     tags: dict[str, str] | None = None
 
 
-# Members before `body`: scalars and flat objects, none of them with an escape. What they hold is checked when the line
-# is decoded; here it is enough to know that the `body` found is the line's own.
-_HEAD: Final = re.compile(
-    rb'\s*\{(?:\s*"(?!body")[^"\\]*"\s*:\s*'
-    rb'(?:"[^"\\]*"|[^\s"\[\]{},\\]+|\{(?:[^{}"\\]|"[^"\\]*")*+\})\s*,)*+\s*"body"\s*:\s*(?=\{)'
-)
+# A guess: whether it is the line's own `body` shows when the line is decoded with something in its place.
+_BODY: Final = re.compile(rb'"body"\s*:\s*(?=\{)')
+_BEFORE_BODY: Final = 4096
 _decode: Final = row_decoder(_Line, "at", "duration_ms", "status", "success", "usage", "batch_created_at", "tags")
 
 
@@ -68,14 +65,16 @@ def decode_line(line: bytes, file_no: int, number: int, offset: int) -> LogRecor
 
 def decode_known_line(line: bytes, file_no: int, number: int, offset: int, known: KnownPart) -> LogRecord:
     """The same, without scanning the part of the body that is `known`. Raises DECODE_ERRORS."""
-    head = _HEAD.match(line)
-    start = -1 if head is None else head.end()
-    end, known_part = known(line, start) if start > 0 else (-1, b"")
+    found = _BODY.search(line, 0, _BEFORE_BODY)
+    if found is None:
+        return decode_line(line, file_no, number, offset)
+    start = found.end()
+    end, known_part = known(line, start)
     if end < 0:
         return decode_line(line, file_no, number, offset)
     row = _decode(line[:start] + known_part + line[end:])
     rest = bytes(row.body)
-    if not rest.startswith(known_part) or row.body_b64 is not None:  # a second `body` further on
+    if not rest.startswith(known_part) or row.body_b64 is not None:  # another `body`
         return decode_line(line, file_no, number, offset)
     return _record(row, rest, line, file_no, number, offset)
 
