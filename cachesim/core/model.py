@@ -8,7 +8,7 @@ from __future__ import annotations
 import secrets
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Final
+from typing import Final, NamedTuple
 
 _NOBODYS: Final = b'{"' + secrets.token_hex(16).encode()  # nobody can have written it into a log
 KNOWN_START: Final = _NOBODYS + b'":['
@@ -20,8 +20,7 @@ KNOWN_BODY: Final = _NOBODYS + b'":0}'
 """Stands for a body that preparation has taken to pieces already."""
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(NamedTuple):
     """Reported token usage in normal form: prompt = read + writes + uncached, whatever the provider's shape.
 
     A field is None where the log does not say. The cache fields describe the *recorded* split.

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from cachesim.core.model import Usage
@@ -39,6 +38,12 @@ _BUCKET_NAMES: Final = {"input", *_INPUT_BUCKETS} - {
     "cache_creation_input_tokens",
 }
 """Names that only such usage has; the three left out are Anthropic's own."""
+
+_USUAL: Final = frozenset(
+    {"prompt_tokens", "completion_tokens", "total_tokens", "prompt_tokens_details", "completion_tokens_details"}
+)
+_USUAL_DETAILS: Final = frozenset({"cached_tokens", "audio_tokens"})
+"""All that most providers report: then nothing else has to be looked for."""
 
 _WHOLE: Final = re.compile(r"\d{1,16}", re.ASCII)
 _NONE: Final[Fields] = {}
@@ -99,13 +104,15 @@ def reported_whole(usage: object) -> Usage | None:
     if found is None or found.prompt is None:
         return found
     cached = sum(count or 0 for count in (found.read, found.write_5m, found.write_1h, found.write_24h))
-    return found if cached <= found.prompt else replace(found, prompt=None)
+    return found if cached <= found.prompt else found._replace(prompt=None)
 
 
 def _chat(usage: Fields) -> Usage:
     """OpenAI chat completions, OpenRouter, Mistral, DeepSeek, LiteLLM, dwctl: the prompt includes the cache."""
     details = _fields(usage, "prompt_tokens_details")
     prompt = _count(usage, "prompt_tokens")
+    if usage.keys() <= _USUAL and details.keys() <= _USUAL_DETAILS:
+        return Usage(prompt, _count(usage, "completion_tokens"), _count(details, "cached_tokens"))
     hit = _count(usage, "prompt_cache_hit_tokens")
     if prompt is None and hit is not None:
         prompt = hit + (_count(usage, "prompt_cache_miss_tokens") or 0)

@@ -47,7 +47,7 @@ def as_written(record: LogRecord) -> dict[str, Any]:
         told["cost"] = format(told["cost"], "f")
     if "usage" in told:
         usage = told["usage"]
-        counts = {item.name: getattr(usage, item.name) for item in fields(Usage) if item.name != "write_5m_assumed"}
+        counts = {name: getattr(usage, name) for name in Usage._fields if name != "write_5m_assumed"}
         told["usage"] = {name: count for name, count in counts.items() if count is not None}
     return told
 

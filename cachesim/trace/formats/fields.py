@@ -155,7 +155,7 @@ def loose_time(name: str, value: object) -> int | None:
     """`time_field`, for epoch numbers in strings too; None where absent. Raises BadRecord."""
     if value is None or value == "":
         return None
-    if isinstance(value, str) and _NUMBER.fullmatch(value):
+    if isinstance(value, str) and "-" not in value and _NUMBER.fullmatch(value):
         value = float(value) if "." in value else int(value)
     return time_field(name, value)
 
