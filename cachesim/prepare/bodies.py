@@ -74,6 +74,7 @@ class BodyReader:
         self._shapes: dict[tuple[int, bool, tuple[bool, ...]], Shape] = {}
         self._roots: list[tuple[Chain, ...]] = []
         self._nobody_asks = (False,) * len(self.rules)
+        self._none_automatic = (-1,) * len(self.rules)
 
     def read(self, parts: TakenApart, slots: Slots, slots_no: int, *, messages_api: bool, query: bool) -> ReadBody:
         """The chains of a body. messages_api: it came in on `…/messages`; query: its URI asks for a marker."""
@@ -86,6 +87,8 @@ class BodyReader:
             shape = self._shapes[key] = Shape(len(self._shapes), slots, messages_api, asks, reprints)
         chains = self._chains(parts, self._context(rest, shape), shape)
         self.parts.memo.trim()
+        if rest.automatic is None and not query:
+            return ReadBody(chains, self._none_automatic)
         return ReadBody(chains, tuple(self._automatic(rest, place, shape) for place in range(len(self.rules))))
 
     def _context(self, rest: Rest, shape: Shape) -> int:
@@ -145,13 +148,12 @@ class BodyReader:
 
     def _piece_readings(self, piece: Piece, shape: Shape) -> _Readings:
         """What a message text means under every rule set, worked out once per shape."""
-        readings = piece.reads.get(shape.number)
-        if readings is None:
+        if piece.shape != shape.number:
             value, plain = piece.value or decode(piece.raw, MESSAGE_ROOM)
-            readings = piece.reads[shape.number] = self._readings(value, plain, shape)
-            piece.value = None
+            piece.value, piece.shape = None, shape.number
+            piece.readings = self._readings(value, plain, shape)
             self.parts.memo.keep_readings(piece)
-        return readings
+        return piece.readings
 
     def _readings(self, value: Json, plain: bool, shape: Shape) -> _Readings:
         if shape.messages_api or (not plain and any(shape.asks)):

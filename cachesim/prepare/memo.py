@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from cachesim.core.canonical import Json
 
 if TYPE_CHECKING:
     from cachesim.prepare.chains import Chain
+
+Parse: TypeAlias = Callable[[bytes], tuple[Json, bool]]
 
 MEMORY_LIMIT: Final = 96 * 1024 * 1024
 """Bytes of raw messages kept at most; beyond it the tree starts anew (histories still growing are parsed once more)."""
@@ -34,14 +37,16 @@ _SPACES: Final = frozenset(b" \t\r\n")
 
 
 class Piece:
-    """One distinct message text. value: parsed, until it has been read; reads: what it means, see `bodies`."""
+    """One distinct message text. value: parsed, until it has been read; readings: what it means, see `bodies`, in the
+    shape in which it was last read."""
 
-    __slots__ = ("raw", "reads", "value")
+    __slots__ = ("raw", "readings", "shape", "value")
 
-    def __init__(self, raw: bytes) -> None:
+    def __init__(self, raw: bytes, value: tuple[Json, bool] | None) -> None:
         self.raw = raw
-        self.value: tuple[Json, bool] | None = None
-        self.reads: dict[int, tuple[Any, ...]] = {}
+        self.value = value
+        self.shape = -1
+        self.readings: tuple[Any, ...] = ()
 
 
 class KnownMessage:
@@ -131,7 +136,7 @@ class MessageMemo:
         self._start()
 
     def _start(self) -> None:
-        self.root = KnownMessage(None, Piece(b""))
+        self.root = KnownMessage(None, Piece(b"", None))
         self._pieces: dict[bytes, Piece] = {}
         self._used = 0
         self._read: deque[Piece] = deque()
@@ -147,17 +152,6 @@ class MessageMemo:
         _take_to_pieces(self.root)
         self._start()
 
-    def piece(self, raw: bytes) -> Piece | None:
-        """The piece of a text that stood somewhere before."""
-        return self._pieces.get(raw)
-
-    def new_piece(self, raw: bytes, value: tuple[Json, bool]) -> Piece:
-        """Remember a text that was just parsed."""
-        piece = self._pieces[raw] = Piece(raw)
-        piece.value = value
-        self._used += len(raw)
-        return piece
-
     def keep_readings(self, piece: Piece) -> None:
         """Bound what readings hold: they repeat the text as hash input, and are needed again only soon or never."""
         self._read.append(piece)
@@ -165,12 +159,18 @@ class MessageMemo:
         while self._read_bytes > READINGS_LIMIT:
             old = self._read.popleft()
             self._read_bytes -= len(old.raw)
-            old.reads.clear()
+            old.shape, old.readings = -1, ()
 
-    def add(self, known: KnownMessage, piece: Piece) -> KnownMessage:
-        """Remember `piece` after `known`."""
-        self._used += _OVERHEAD
-        return known.add(piece)
+    def add(self, known: KnownMessage, texts: Sequence[bytes], parse: Parse) -> KnownMessage:
+        """Remember messages one after the other behind `known`; returns the last. parse: for texts not seen before."""
+        self._used += _OVERHEAD * len(texts)
+        for raw in texts:
+            piece = self._pieces.get(raw)
+            if piece is None:
+                piece = self._pieces[raw] = Piece(raw, parse(raw))
+                self._used += len(raw)
+            known = known.add(piece)
+        return known
 
     def walk(self, body: bytes, position: int) -> tuple[KnownMessage, int]:
         """Follow known messages from `position`, the first byte of the array's content.

@@ -156,14 +156,7 @@ class BodyParts:
                 raise Irregular
             fresh, tail = self._fresh(body, position)
         rest = self._rest(head, tail)
-        for raw in fresh:
-            if raw[:1] != b"{":
-                raise Irregular
-            piece = self.memo.piece(raw)
-            if piece is None:
-                piece = self.memo.new_piece(raw, decode(raw, MESSAGE_ROOM))
-            known = self.memo.add(known, piece)
-        return TakenApart(rest, known, len(fresh), [])
+        return TakenApart(rest, self.memo.add(known, fresh, _parse_message), len(fresh), [])
 
     def _fresh(self, body: bytes, position: int) -> tuple[list[bytes], bytes]:
         """The messages from `position` on, and what stands behind the array."""
@@ -281,6 +274,12 @@ class BodyParts:
         messages = value.get("messages")
         rest = self._make_rest(value, {})
         return TakenApart(rest, None, 0, [(message, plain) for message in messages] if type(messages) is list else [])
+
+
+def _parse_message(raw: bytes) -> tuple[Json, bool]:
+    if raw[:1] != b"{":
+        raise Irregular
+    return decode(raw, MESSAGE_ROOM)
 
 
 def _request_error(value: dict[str, Json]) -> str | None:
