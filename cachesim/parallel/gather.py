@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
 
 _SPOOL_BYTES: Final = 32 << 20
-_CHUNK_BYTES: Final = 4 << 20
+_CHUNK_BYTES: Final = 16 << 20
 _LENGTH: Final = struct.Struct("<Q")
 
 
@@ -250,11 +250,12 @@ class _Digests:
     def _hash(self, source: Source, size: int) -> None:
         assert source.path is not None
         digest, left = hashlib.sha256(), size
+        buffer = memoryview(bytearray(min(size, _CHUNK_BYTES)))
         try:
             with source.path.open("rb", buffering=0) as file:
-                while left and not self._stopped and (piece := file.read(min(left, _CHUNK_BYTES))):
-                    digest.update(piece)
-                    left -= len(piece)
+                while left and not self._stopped and (read := file.readinto(buffer[:left])):
+                    digest.update(buffer[:read])
+                    left -= read
         except OSError as error:
             raise unreadable(source.name, error) from error
         source.size, source.sha256 = size - left, digest.hexdigest()
