@@ -87,9 +87,8 @@ class Merger:
             ]
             own = array("i")
             own.frombytes(counted.by_node)
-            for node, slot in zip(self._nodes, own, strict=False):
-                if slot >= 0:
-                    slots.put(node, found[slot])
+            known = ((node, found[slot]) for node, slot in zip(self._nodes, own, strict=False) if slot >= 0)
+            slots.put(known, len(self.nodes))
 
     def _add_nodes(self, rows: Rows) -> None:
         parents = array("i")

@@ -18,8 +18,8 @@ from cachesim.trace.reader import ReadFacts, ReadOptions, forced_format, read_fi
 if TYPE_CHECKING:
     from cachesim.core.policy import BodyRules
 
-_HEAR_EVERY: Final = 16
-"""Lines between two looks at what other processes sent: a few milliseconds, for which a full pipe makes them wait."""
+_HEAR_EVERY: Final = 64
+"""Lines between two looks at what other processes sent: some milliseconds, for which a full pipe makes them wait."""
 
 Choose = Callable[[str | None], ModelTokenizer]
 

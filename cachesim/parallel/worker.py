@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 _FAILURE: Final = 70
 _BAD_LINES: Final = 1000
 _TEXT_BYTES: Final = 256 << 10
+_TOLD_BYTES: Final = 8 << 20
 
 
 def work(connection: Connection, told: Connection, task: Task) -> NoReturn:
@@ -76,6 +77,7 @@ class _Reader:
         self._builder = TraceBuilder(task.rules, self._tokenizers, self._take)
         self._sent_nodes = self._sent_facts = self._sent_tokenizers = 0
         self._file_no = 0
+        self._advanced = 0
         self._requests: list[list[Any]] = []
         self._prompts: list[list[Any]] = []
         self._bad: list[BadLine] = []
@@ -88,7 +90,7 @@ class _Reader:
 
     def _read(self, part: Part) -> None:
         self._file_no = part.file_no
-        reading = PartReading(self._task, part, lambda n: self._send(encode(ADVANCE, n)))
+        reading = PartReading(self._task, part, self._advance)
         for item in reading.items(self._builder.reader.parts.known_part, name_records=False):
             if type(item) is BadLine:
                 self._bad.append(item)
@@ -98,6 +100,17 @@ class _Reader:
                 self._builder.add(item)  # type: ignore[arg-type]
         self._builder.flush()
         self._send_rows(reading.facts())
+        self._tell()
+
+    def _advance(self, read: int) -> None:
+        self._advanced += read
+        if self._advanced >= _TOLD_BYTES:
+            self._tell()
+
+    def _tell(self) -> None:
+        """Send how much was read since the last time."""
+        self._send(encode(ADVANCE, self._advanced))
+        self._advanced = 0
 
     def _take(self, kind: str, columns: Mapping[str, Sequence[Any]]) -> None:
         """What the builder hands on: requests, then their prompts."""

@@ -93,12 +93,12 @@ class Slots:
         self.slot: Callable[[str], int] = _no_slot if counter is None else counter.slot
         self.by_node = array("i")
 
-    def put(self, node: int, slot: int) -> None:
-        """Note which slot holds the tokens of a node's own block."""
+    def put(self, known: Iterable[tuple[int, int]], nodes: int) -> None:
+        """Note which slots hold the tokens of nodes' own blocks, of so many nodes in all."""
         by_node = self.by_node
-        if node >= len(by_node):
-            by_node.extend([-1] * (node + 1 - len(by_node)))
-        by_node[node] = slot
+        by_node.extend([-1] * (nodes - len(by_node)))
+        for node, slot in known:
+            by_node[node] = slot
 
 
 def _no_slot(_: str) -> int:
