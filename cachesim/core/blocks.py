@@ -51,24 +51,24 @@ def message_blocks(message: Json, rules: BodyRules) -> Iterator[Block]:
     return (block for block in all_blocks(message) if is_hashed(block, message, rules))
 
 
-def all_blocks(message: Json, plain: bool | None = None) -> Iterator[Block]:
+def all_blocks(message: Json, plain: bool | None = None) -> list[Block]:
     """The same under rules that leave nothing out. `plain` is the flag of `cachesim.core.canonical.decode`."""
+    blocks: list[Block] = []
     if type(message) is not dict:
-        return
+        return blocks
     role = message.get("role")
     if type(role) is not str:
         role = ""
     kind = role_kind(role)
     content = message.get("content")
     if type(content) is str:
-        yield Block(kind, role, text_feed(role, content), content, None)
+        blocks.append(Block(kind, role, text_feed(role, content), content, None))
     elif type(content) is list:
-        for element in content:
-            yield _element_block(kind, role, element, plain)
+        blocks += [_element_block(kind, role, element, plain) for element in content]
     calls = message.get("tool_calls")
     if role == "assistant" and type(calls) is list:
-        for call in calls:
-            yield _json_block(TOOL_CALL, "tool_call", call, plain)
+        blocks += [_json_block(TOOL_CALL, "tool_call", call, plain) for call in calls]
+    return blocks
 
 
 def is_hashed(block: Block, message: Json, rules: BodyRules) -> bool:
@@ -88,11 +88,11 @@ def role_kind(role: str) -> int:
 
 def text_feed(role: str, text: str) -> bytes:
     """What the running hash takes in of string content: the same as of a text part."""
-    return b'%b\x00{"text":%b,"type":"text"}' % (role.encode(), orjson.dumps(text))
+    return b"".join((role.encode(), b'\x00{"text":', orjson.dumps(text), b',"type":"text"}'))
 
 
 def _feed(role: str, canonical: bytes) -> bytes:
-    return b"%b\x00%b" % (role.encode(), canonical)
+    return role.encode() + b"\x00" + canonical
 
 
 def _element_block(kind: int, role: str, element: Json, plain: bool | None) -> Block:

@@ -34,7 +34,7 @@ QUERY_FACT: Final = MarkerFact("object", "ephemeral", "1h")
 """The top-level marker that `?cacheBreakpoint=lastUserMessage` stands for."""
 
 _Readings: TypeAlias = tuple[Sequence[Step], ...]
-"""What one element of `messages` adds to a prompt under each rule set; equal ones are one object."""
+"""What one element of `messages` adds to a prompt under each rule set; equal neighbours are one object."""
 
 _NO_BLOCKS: Final[dict[str, list[Step]]] = {"user": [(NO_USER, b"", -1, -1)], "system": [(NO_SYSTEM, b"", -1, -1)]}
 """What a chat message without blocks adds, by its role."""
@@ -160,7 +160,7 @@ class BodyReader:
             readings: list[Sequence[Step]] = []
             for place in range(len(self.rules)):
                 reading = self._reading(value, plain, place, shape)
-                readings.append(next((r for r in readings if r == reading), reading))
+                readings.append(readings[-1] if readings and readings[-1] == reading else reading)
             return tuple(readings)
         if type(value) is dict and "tool_calls" not in value:
             role, content = value.get("role"), value.get("content")
@@ -171,17 +171,21 @@ class BodyReader:
 
     def _chat_readings(self, message: Json, plain: bool, shape: Shape) -> _Readings:
         """Those of a chat message of which the rules at most leave out blocks: each is read once."""
-        role = _role(message)
-        blocks = list(all_blocks(message, plain or None))
-        steps: dict[int, Step] = {}
+        nothing = _NO_BLOCKS.get(_role(message), [])
+        blocks = all_blocks(message, plain or None)
+        if not _rules_matter(message):
+            return ([read_block(block, shape.slots, self.facts) for block in blocks] or nothing,) * len(self.rules)
+        steps: list[Step | None] = [None] * len(blocks)
         readings: list[Sequence[Step]] = []
         for rules in self.rules:
-            kept = [number for number, block in enumerate(blocks) if is_hashed(block, message, rules)]
-            for number in kept:
-                if number not in steps:
-                    steps[number] = read_block(blocks[number], shape.slots, self.facts)
-            reading = [steps[number] for number in kept] or _NO_BLOCKS.get(role, [])
-            readings.append(next((r for r in readings if r == reading), reading))
+            reading: list[Step] = []
+            for number, block in enumerate(blocks):
+                if is_hashed(block, message, rules):
+                    step = steps[number]
+                    if step is None:
+                        step = steps[number] = read_block(block, shape.slots, self.facts)
+                    reading.append(step)
+            readings.append(readings[-1] if readings and readings[-1] == reading else reading or nothing)
         return tuple(readings)
 
     def _reading(self, value: Json, plain: bool, place: int, shape: Shape) -> list[Step]:
@@ -244,6 +248,11 @@ def _reprinted(value: Json, times: int) -> Json:
     for _ in range(times):
         value = renumber(value)
     return value
+
+
+def _rules_matter(message: Json) -> bool:
+    """Whether rules can leave out a block of a chat message: telemetry in system content, tool calls."""
+    return type(message) is dict and (message.get("role") == "system" or "tool_calls" in message)
 
 
 def _role(message: Json) -> str:

@@ -29,9 +29,9 @@ class Nodes:
 
     def child(self, parent: int, digest: bytes, kind: int) -> int:
         """The node closed by a block of `kind` after `parent`, whose prefix hash is `digest`."""
-        node = self._by_digest.get(digest)
-        if node is None:
-            node = self._by_digest[digest] = len(self.digests)
+        new = len(self.digests)
+        node = self._by_digest.setdefault(digest, new)
+        if node == new:
             self.parents.append(parent)
             self.prefixes.append(node)
             self.kinds.append(kind)
