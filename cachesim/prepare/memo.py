@@ -87,12 +87,6 @@ class KnownMessage:
             self._context, self._chains = _SEVERAL, {self._context: self._chains}
         self._chains[context] = chains
 
-    def unlink(self) -> list[KnownMessage]:
-        """Forget the messages after this one; returns them."""
-        found = self._successors or ([] if self.last is None else [self.last])
-        self.last, self.shortcut, self._successors = None, None, _NONE
-        return found
-
     def find(self, body: bytes, position: int) -> KnownMessage | None:
         """The known message whose text stands at `position`."""
         last = self.last
@@ -137,6 +131,7 @@ class MessageMemo:
 
     def _start(self) -> None:
         self.root = KnownMessage(None, Piece(b"", None))
+        self._messages: list[KnownMessage] = []
         self._pieces: dict[bytes, Piece] = {}
         self._used = 0
         self._read: deque[Piece] = deque()
@@ -149,7 +144,8 @@ class MessageMemo:
 
     def clear(self) -> None:
         """Forget everything and free it at once."""
-        _take_to_pieces(self.root)
+        for message in self._messages:
+            message.parent = None  # or they would refer to each other until the cyclic collector comes
         self._start()
 
     def keep_readings(self, piece: Piece) -> None:
@@ -170,6 +166,7 @@ class MessageMemo:
                 piece = self._pieces[raw] = Piece(raw, parse(raw))
                 self._used += len(raw)
             known = known.add(piece)
+            self._messages.append(known)
         return known
 
     def walk(self, body: bytes, position: int) -> tuple[KnownMessage, int]:
@@ -217,11 +214,3 @@ def _skip_spaces(body: bytes, position: int) -> int:
     while position < len(body) and body[position] in _SPACES:
         position += 1
     return position
-
-
-def _take_to_pieces(root: KnownMessage) -> None:
-    """Cut what refers to each other, so that it is freed at once and not by the cyclic collector."""
-    rest = [root]
-    while rest:
-        message = rest.pop()
-        rest += message.unlink()
