@@ -30,6 +30,8 @@ _OVERHEAD: Final = 500
 _SEVERAL: Final = -2
 _ANCHOR_DEPTH: Final = 2
 """After this many messages sessions have usually parted, and one shortcut over the rest of the history pays."""
+_SHORTCUT_STEPS: Final = 4
+"""So many messages are found one by one sooner than the text of a whole history is copied."""
 
 _SEPARATORS: Final = (b",", b"]")
 _NONE: Final[list[KnownMessage]] = []
@@ -182,8 +184,9 @@ class MessageMemo:
         if anchor.shortcut is not None and body.startswith(anchor.shortcut[0], position):
             position += len(anchor.shortcut[0])
             known = anchor.shortcut[1]
+        depth = known.depth
         known, position, _ = self._follow(body, known, position, len(body))
-        if body[position : position + 1] == b"{" and (anchor.shortcut is None or anchor.shortcut[1] is not known):
+        if known.depth - depth >= _SHORTCUT_STEPS and body[position : position + 1] == b"{":
             self._used += position - start - (len(anchor.shortcut[0]) if anchor.shortcut else 0)
             anchor.shortcut = (body[start:position], known)
         return known, position
@@ -195,6 +198,9 @@ class MessageMemo:
             if found is None:
                 return known, position, True
             after = position + len(found.piece.raw)
+            if body.startswith(b",{", after):
+                known, position = found, after + 1
+                continue
             if body[after : after + 1] not in _SEPARATORS:
                 after = _skip_spaces(body, after)
             if body[after : after + 1] == b"]":
