@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, NamedTuple, TypeAlias
 
+import msgspec
+
 from cachesim.core import ingress
 from cachesim.core.blocks import Block, all_blocks, is_hashed, message_blocks, role_kind, text_feed, tool_blocks
 from cachesim.core.canonical import Json, decode, renumber
@@ -103,7 +105,7 @@ class BodyReader:
     def _root(self, rest: Rest, place: int, shape: Shape) -> Chain:
         """The prompt before its first message: the tools, and in the Messages API the system prompt."""
         if shape.messages_api and rest.error is not None:
-            return EMPTY._replace(error=rest.error)
+            return msgspec.structs.replace(EMPTY, error=rest.error)
         rules, times = self.rules[place], shape.reprints[place]
         blocks: list[Block] = []
         for tool in rest.tools:

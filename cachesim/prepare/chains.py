@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 from array import array
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final, NamedTuple, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
+
+import msgspec
 
 from cachesim.core.blocks import KINDS, TOOL_DEFINITION, Block
 from cachesim.core.gates import Prompt
@@ -32,7 +34,7 @@ class Counter(Protocol):
     def slot(self, text: str) -> int: ...
 
 
-class Chain(NamedTuple):
+class Chain(msgspec.Struct, frozen=True, gc=False):
     """A prompt so far under one rule set. Shared between prompts, never changed.
 
     hasher: running SHA-256, copied before it is fed; node: boundary after the last block, -1 without blocks;
