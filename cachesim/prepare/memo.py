@@ -11,6 +11,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+import msgspec
+
 from cachesim.core.canonical import Json
 
 if TYPE_CHECKING:
@@ -34,45 +36,34 @@ _SHORTCUT_STEPS: Final = 4
 """So many messages are found one by one sooner than the text of a whole history is copied."""
 
 _SEPARATORS: Final = (b",", b"]")
-_NONE: Final[list[KnownMessage]] = []
 _SPACES: Final = frozenset(b" \t\r\n")
 
 
-class Piece:
+class Piece(msgspec.Struct, eq=False):
     """One distinct message text. value: parsed, until it has been read; readings: what it means, see `bodies`, in the
     shape in which it was last read."""
 
-    __slots__ = ("raw", "readings", "shape", "value")
-
-    def __init__(self, raw: bytes, value: tuple[Json, bool] | None) -> None:
-        self.raw = raw
-        self.value = value
-        self.shape = -1
-        self.readings: tuple[Any, ...] = ()
+    raw: bytes
+    value: tuple[Json, bool] | None
+    shape: int = -1
+    readings: tuple[Any, ...] = ()
 
 
-class KnownMessage:
+class KnownMessage(msgspec.Struct, eq=False):
     """One message after one particular history: a node of the tree. `chains(context)`: what is known after it.
 
-    depth: how many messages that history has with it.
+    depth: how many messages that history has with it. Nearly always there are one context and one successor:
+    collections are made only for the rest.
     """
 
-    __slots__ = (
-        "_chains", "_context", "_longest", "_raws", "_successors", "depth", "last", "parent", "piece", "shortcut",
-    )  # fmt: skip
-
-    def __init__(self, parent: KnownMessage | None, piece: Piece) -> None:
-        self.parent = parent
-        self.piece = piece
-        self.depth: int = 0 if parent is None else parent.depth + 1
-        self.last: KnownMessage | None = None
-        self.shortcut: tuple[bytes, KnownMessage] | None = None
-        # Nearly always one context and one successor: collections are made only for the rest.
-        self._context = -1
-        self._chains: Any = None
-        self._raws: list[bytes] | None = None
-        self._longest = 0
-        self._successors: list[KnownMessage] = _NONE
+    parent: KnownMessage | None
+    piece: Piece
+    depth: int
+    last: KnownMessage | None = None
+    shortcut: tuple[bytes, KnownMessage] | None = None
+    _context: int = -1
+    _chains: Any = None
+    _branches: _Branches | None = None
 
     def chains(self, context: int) -> tuple[Chain, ...] | None:
         """The chains after this message in a context, if they are known."""
@@ -94,12 +85,13 @@ class KnownMessage:
         last = self.last
         if last is not None and body.startswith(last.piece.raw, position):
             return last
-        if self._raws is not None:
+        branches = self._branches
+        if branches is not None:
             # A JSON object is never a proper prefix of another one, so the only candidate for a text is its
             # predecessor in byte order.
-            index = bisect_right(self._raws, body[position : position + self._longest]) - 1
-            if index >= 0 and body.startswith(self._raws[index], position):
-                self.last = self._successors[index]
+            index = bisect_right(branches.raws, body[position : position + branches.longest]) - 1
+            if index >= 0 and body.startswith(branches.raws[index], position):
+                self.last = branches.messages[index]
                 return self.last
         return None
 
@@ -108,19 +100,31 @@ class KnownMessage:
         last = self.last
         if last is not None and last.piece is piece:
             return last
-        if last is not None and self._raws is None:
-            self._raws, self._successors = [last.piece.raw], [last]
-            self._longest = len(last.piece.raw)
-        made = KnownMessage(self, piece)
-        if self._raws is not None:
-            index = bisect_right(self._raws, piece.raw)
-            if index and self._raws[index - 1] == piece.raw:
-                self.last = self._successors[index - 1]
-                return self.last
-            self._raws.insert(index, piece.raw)
-            self._longest = max(self._longest, len(piece.raw))
-            self._successors.insert(index, made)
+        made = KnownMessage(self, piece, self.depth + 1)
+        if last is not None:
+            if self._branches is None:
+                self._branches = _Branches([last.piece.raw], [last], len(last.piece.raw))
+            made = self._branches.add(made)
         self.last = made
+        return made
+
+
+class _Branches(msgspec.Struct, eq=False):
+    """The messages after a history, and their texts in byte order, the longest of so many bytes."""
+
+    raws: list[bytes]
+    messages: list[KnownMessage]
+    longest: int
+
+    def add(self, made: KnownMessage) -> KnownMessage:
+        """Remember one more, or return the one with the same text."""
+        raw = made.piece.raw
+        index = bisect_right(self.raws, raw)
+        if index and self.raws[index - 1] == raw:
+            return self.messages[index - 1]
+        self.raws.insert(index, raw)
+        self.messages.insert(index, made)
+        self.longest = max(self.longest, len(raw))
         return made
 
 
@@ -132,7 +136,7 @@ class MessageMemo:
         self._start()
 
     def _start(self) -> None:
-        self.root = KnownMessage(None, Piece(b"", None))
+        self.root = KnownMessage(None, Piece(b"", None), 0)
         self._messages: list[KnownMessage] = []
         self._pieces: dict[bytes, Piece] = {}
         self._used = 0
