@@ -131,6 +131,8 @@ class TokenCounter:
     def new_counts(self) -> Iterator[tuple[bytes, int]]:
         """(digest, tokens) of each text `known` did not have, in order of digests; call after `finish()`."""
         learned, counts = self._learned, self.counts
+        if 1 not in learned:
+            return
         found = [(digest, slot) for digest, slot in self._slots.items() if learned[slot] and counts[slot] != PENDING]
         for digest, slot in sorted(found):
             yield digest, counts[slot]

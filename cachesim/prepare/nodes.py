@@ -62,7 +62,7 @@ def cumulate(parents: Sequence[int], tokens: Sequence[int]) -> array[int]:
     >>> cumulate([-1, 0, 0], [5, 2, 3]).tolist()
     [5, 7, 8]
     """
-    totals = array("q", bytes(8 * len(parents)))
-    for node, parent in enumerate(parents):
-        totals[node] = tokens[node] + (totals[parent] if parent >= 0 else 0)
-    return totals
+    totals: list[int] = []
+    for parent, own in zip(parents, tokens, strict=True):
+        totals.append(own + totals[parent] if parent >= 0 else own)
+    return array("q", totals)

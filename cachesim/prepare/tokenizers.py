@@ -134,9 +134,7 @@ class Tokenizers:
         totals: list[array[int]] = []
         for mapped, counter in zip(self._by_version.values(), self.counters, strict=True):
             counts, by_node = counter.counts, mapped.slots.by_node
-            own = array("q", bytes(8 * len(parents)))
-            for node, slot in enumerate(by_node):
-                if slot >= 0:
-                    own[node] = counts[slot]
+            own = [counts[slot] if slot >= 0 else 0 for slot in by_node]
+            own += [0] * (len(parents) - len(own))
             totals.append(cumulate(parents, own))
         return totals
