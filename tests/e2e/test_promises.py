@@ -214,3 +214,19 @@ def test_nothing_is_suggested_about_a_run_that_is_gone(cli: Cli, options: Option
 def test_a_full_disk_is_no_bug(cli: Cli) -> None:
     done = cli("policies", "--output", "/dev/full", "--format", "csv")
     assert (done.code, done.err.startswith("cachesim: no room is left for the answer")) == (2, True)
+
+
+def test_a_key_is_no_name_wherever_it_stands(cli: Cli, options: Options, tmp_path: Path) -> None:
+    """Of a tag that is null the request knows nothing, and of a key nobody does."""
+    key = "sk-live-0123456789abcdef"
+    log = [request(0, principal=key, session=key, tags={"app": key, "none": None}), request(1, session="s")]
+    (tmp_path / "log.jsonl").write_bytes(lines(log))
+    assert cli(*options).json()["problems"]["bad_lines"] == 0
+    for by in ("principal", "session", "tag:app", "tag:none"):
+        answer = cli("report", "--by", by, "--format", "json")
+        assert answer.code == 0
+        assert key not in answer.out
+    names = {row["principal"] for row in cli("report", "--by", "principal", "--format", "json").rows()}
+    assert "p" in names
+    assert any(name.startswith("sha256:") for name in names)
+    assert key.encode() not in (tmp_path / "cachesim.duckdb").read_bytes()

@@ -25,7 +25,7 @@ from cachesim.trace.formats.base import (
     path_and_query,
     status_field,
 )
-from cachesim.trace.formats.fields import loose_time, row_decoder
+from cachesim.trace.formats.fields import loose_time, principal_name, row_decoder, tags_of
 from cachesim.trace.usage import reported
 
 
@@ -47,7 +47,7 @@ class _Line(msgspec.Struct, gc=False):
     completion_window: str | None = None
     batch_created_at: str | int | float | None = None
     session: str | None = None
-    tags: dict[str, str] | None = None
+    tags: dict[str, str | None] | None = None
 
 
 # A guess: whether it is the line's own `body` shows when the line is decoded with something in its place.
@@ -96,7 +96,7 @@ def _record(row: _Line, body: bytes, line: bytes, file_no: int, number: int, off
         row.id,
         loose_time("at", row.at),
         duration_us("duration_ms", row.duration_ms, 1000),
-        row.principal or (digest_key(row.api_key) if row.api_key else None),
+        principal_name(row.principal) or (digest_key(row.api_key) if row.api_key else None),
         row.model,
         uri,
         "POST",
@@ -107,8 +107,8 @@ def _record(row: _Line, body: bytes, line: bytes, file_no: int, number: int, off
         row.purpose,
         row.completion_window,
         loose_time("batch_created_at", row.batch_created_at),
-        row.session,
-        row.tags or {},
+        principal_name(row.session),
+        {} if row.tags is None else tags_of(row.tags),
         fingerprint(line),
     )
 
