@@ -310,7 +310,9 @@ def print_classes(console: Console, classes: Sequence[Row], top: int) -> list[st
     whole = count + sum(row["requests"] for row in same)
     resplit = sum(row["requests_split"] for row in same)
     other = f", {number(resplit)} more keep their class but are split differently" if resplit else ""
-    say(console, f"\n{number(count)} of {number(whole)} successful requests change class{other}", "bold")
+    refused = any("rejected" in (row["outcome_a"], row["outcome_b"]) for row in classes)
+    among = ", rejected ones among them," if refused else ""
+    say(console, f"\n{number(count)} of {number(whole)} successful requests{among} change class{other}", "bold")
     if not changed:
         return []
     changed.sort(key=lambda row: -row["requests"])

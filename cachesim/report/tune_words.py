@@ -14,7 +14,7 @@ from cachesim.report.formats import clean
 from cachesim.report.lifetimes import Bands, Lifetime, TierChoice
 from cachesim.report.render import problem_lines
 from cachesim.report.sweeps import FAR, NOW, SETTINGS, UNLIMITED, along, bound_rows, share
-from cachesim.report.tables import NONE, money, money_decimals, number, percent
+from cachesim.report.tables import NONE, counted, money, money_decimals, number, percent
 from cachesim.report.times import instant_text
 from cachesim.report.tuning import HOUR_US, Row, Tuning
 
@@ -289,12 +289,10 @@ def _sides(tuning: Tuning) -> Iterator[tuple[str, str]]:
 
 def _tried(tuning: Tuning) -> str:
     requests = number(tuning.now["requests"] + tuning.now["requests_failed"] + tuning.now["requests_rejected"])
-    axes = []
-    for name in tuning.varied:
-        values = len({row[name] for row in tuning.totals if row["kind"] == "policy"})
-        axes.append(f"{values} {LABELS[name][1]}")
-    grid = f" ({' × '.join(axes)}, now among them)" if axes else ""
-    return f"{number(tuning.policies)} variants{grid}, each a replay of {requests} requests over {_span(tuning)}"
+    tried = [row for row in tuning.totals if row["kind"] == "policy" and row is not tuning.now]
+    axes = [f"{len({row[name] for row in tried})} {LABELS[name][1]}" for name in tuning.varied]
+    grid = f" ({' × '.join(axes)})" if axes else ""
+    return f"now and {counted('variant', len(tried))}{grid}, each a replay of {requests} requests over {_span(tuning)}"
 
 
 def _span(tuning: Tuning) -> str:

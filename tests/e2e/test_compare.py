@@ -118,7 +118,8 @@ def test_the_screen_says_it_in_one_sentence(log: Cli) -> None:
         "dwctl-10.13 instead of dwctl-8.63: customers pay 32.13 less (−18.2 %), 176.90 → 144.78; token hit rate "
         "22.1 % → 23.2 %; of 3 principals 1 pay less, 0 more."
     )
-    assert "2 of 13 successful requests change class, 1 more keep their class but are split differently" in out
+    assert "2 of 13 successful requests, rejected ones among them, change class, 1 more keep" in out
+    assert "1 more keep their class but are split differently" in out
     assert "1 request is billed by A alone: B answers with HTTP 400; charged 33.00 under A, in no total of B" in out
     assert "by model" in out
     assert "r12" not in out
