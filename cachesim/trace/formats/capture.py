@@ -25,7 +25,7 @@ from cachesim.trace.formats.base import (
     path_and_query,
     status_field,
 )
-from cachesim.trace.formats.fields import loose_time, principal_name, row_decoder, tags_of
+from cachesim.trace.formats.fields import loose_time, row_decoder, without_key
 from cachesim.trace.usage import reported
 
 
@@ -96,7 +96,7 @@ def _record(row: _Line, body: bytes, line: bytes, file_no: int, number: int, off
         row.id,
         loose_time("at", row.at),
         duration_us("duration_ms", row.duration_ms, 1000),
-        principal_name(row.principal) or (digest_key(row.api_key) if row.api_key else None),
+        _principal(row),
         row.model,
         uri,
         "POST",
@@ -107,10 +107,16 @@ def _record(row: _Line, body: bytes, line: bytes, file_no: int, number: int, off
         row.purpose,
         row.completion_window,
         loose_time("batch_created_at", row.batch_created_at),
-        principal_name(row.session),
-        {} if row.tags is None else tags_of(row.tags),
+        None if row.session is None else without_key(row.session),
+        {} if row.tags is None else {n: without_key(tag) for n, tag in row.tags.items() if tag is not None},
         fingerprint(line),
     )
+
+
+def _principal(row: _Line) -> str | None:
+    if row.principal:
+        return without_key(row.principal)
+    return digest_key(row.api_key) if row.api_key else None
 
 
 def _from_base64(text: str) -> bytes:

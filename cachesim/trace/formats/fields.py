@@ -184,7 +184,12 @@ def principal_name(value: object) -> str | None:
     ('acme', 'sha256:88dc28d')
     """
     name = text(value)
-    return digest_key(name) if name is not None and _KEY.match(name) else name
+    return None if name is None else without_key(name)
+
+
+def without_key(name: str) -> str:
+    """A name as it is, or its digest where it looks like a key."""
+    return digest_key(name) if _KEY.match(name) else name
 
 
 def first(row: Mapping[str, Any], *names: str) -> Any:
