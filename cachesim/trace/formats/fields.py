@@ -189,7 +189,8 @@ def principal_name(value: object) -> str | None:
 
 def without_key(name: str) -> str:
     """A name as it is, or its digest where it looks like a key."""
-    return digest_key(name) if _KEY.match(name) else name
+    digest = digest_key(name) if _KEY.match(name) else None
+    return name if digest is None else digest
 
 
 def first(row: Mapping[str, Any], *names: str) -> Any:
