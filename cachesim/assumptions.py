@@ -29,7 +29,6 @@ SHORT_DIGEST: Final = 12
 
 MODELS_NAMED: Final = 5
 
-
 Assumption = dict[str, str]
 """`code`: stable name; `text`: one sentence."""
 
@@ -213,7 +212,7 @@ def _clock(trace: PreparedTrace, options: ReadOptions) -> Iterator[tuple[str, st
         )
     if facts["without_duration"]:
         records = sum(file["records"] for file in facts["files"])
-        which = "all" if facts["without_duration"] == records else f"{facts['without_duration']:,} of {records:,}"
+        which = _share(facts["without_duration"], records)
         yield "instant_completion", f"response times: unknown for {which} records, which complete as they arrive"
 
 
@@ -240,10 +239,10 @@ def _mapping(options: ReadOptions) -> Iterator[tuple[str, str]]:
 
 
 def _recorded(trace: PreparedTrace) -> Iterator[tuple[str, str]]:
-    if count := trace.facts.get("unanswered", 0):  # absent from traces that an older version prepared
-        held = "failed, as others report usage" if trace.facts["usage_reported"] else "taken as 200"
+    facts = trace.facts  # of which an older version had prepared the last one only
+    if count := facts.get("unanswered", 0):
+        held = "failed, as others report usage" if facts["usage_reported"] else "taken as 200"
         yield "unanswered", f"outcome of {count:,} records: these logs hold no response to them; {held}"
-    facts = trace.facts  # the next two are absent from traces that an older version prepared
     if count := facts.get("prompt_counted", 0):
         which = _share(count, facts["billed"])
         yield "prompt_counted", f"prompt tokens of {which} successful requests: not reported, counted locally"
@@ -253,7 +252,7 @@ def _recorded(trace: PreparedTrace) -> Iterator[tuple[str, str]]:
             f"completion tokens of {_share(count, facts['billed'])} successful requests: not reported, billed as 0; "
             "list and charged lack them, delta does not",
         )
-    if count := trace.facts["recorded_writes_assumed_5m"]:
+    if count := facts["recorded_writes_assumed_5m"]:
         yield "recorded_writes_assumed_5m", f"recorded creation of {count:,} records: without a lifetime, taken as 5m"
 
 
